@@ -1,0 +1,475 @@
+//! [`Hsm`]: the async handle on a token. A bounded queue, worker threads that own
+//! one session each, a deadline on every call, one retry of what is safe to repeat.
+//!
+//! PKCS#11 calls block, cannot be cancelled and belong to one session, so a thread
+//! is a session and async code only ever waits on a channel. When the queue is full
+//! the caller hears so at once; nothing piles up behind a slow token.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use futures_util::future::join_all;
+use parking_lot::RwLock;
+use subtle::ConstantTimeEq;
+use tokio::sync::oneshot;
+use tracing::{debug, error, info, warn};
+use zeroize::Zeroizing;
+
+use crate::{
+    Connector, Dek, KeyEvidence, KeyRef, KeySpec, Lane, ModuleEvidence, NewKey, ObjectId, Observer,
+    Op, Result, State, Token, TokenObject, WrappedDek,
+    error::{Error, Kind, Remedy},
+    key::os_random,
+};
+
+/// How many workers, how long a queue, how often to look after the token.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Threads, and sessions, for wrap and unwrap. SoftHSM is slower with more than
+    /// two; network HSMs want 8 to 64.
+    pub workers: usize,
+    /// Jobs that may wait; one more is refused.
+    pub queue_jobs: usize,
+    /// Pause between health checks of an idle token; keeps some HSM links alive.
+    pub check_every: Duration,
+}
+
+/// A cloneable handle on one token.
+#[derive(Clone)]
+pub struct Hsm {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    work_tx: Sender<Job>,
+    admin_tx: Sender<Job>,
+    connector: Arc<dyn Connector>,
+    observer: Arc<dyn Observer>,
+    canary: RwLock<Option<KeyRef>>,
+}
+
+/// One wrapped DEK to open.
+#[derive(Debug, Clone, Copy)]
+pub struct Unwrap {
+    /// The version it was wrapped under.
+    pub key: KeyRef,
+    /// `docs/envelope.md`, wrap AAD.
+    pub aad: [u8; 56],
+    /// What to open.
+    pub wrapped: WrappedDek,
+}
+
+/// One wrapped DEK to move to another key version.
+#[derive(Debug, Clone, Copy)]
+pub struct Rewrap {
+    /// What to open, and under what.
+    pub from: Unwrap,
+    /// The version to wrap under.
+    pub to: KeyRef,
+    /// The wrap AAD of that version.
+    pub to_aad: [u8; 56],
+}
+
+type Job = Box<dyn FnOnce(&mut dyn Token) + Send>;
+
+/// DEKs per job: enough to pay for the queue, few enough to share the workers.
+const BATCH: usize = 32;
+/// While the token is down, recovery is tried this often (the rungs above have a
+/// back-off of their own).
+const DOWN_CHECK: Duration = Duration::from_millis(500);
+
+impl Hsm {
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// Whatever the first sessions answer, or [`Kind::Setup`] when no thread starts.
+    pub fn start(
+        connector: Arc<dyn Connector>,
+        options: Options,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self> {
+        let (work_tx, work_rx) = bounded(options.queue_jobs.max(1));
+        let (admin_tx, admin_rx) = bounded(options.queue_jobs.max(1));
+        let inner = Arc::new(Inner {
+            work_tx,
+            admin_tx,
+            connector,
+            observer,
+            canary: RwLock::new(None),
+        });
+        for n in 0..options.workers.max(1) {
+            let token = inner.connector.connect(Lane::Work)?;
+            let rx = work_rx.clone();
+            spawn(&format!("hsm-{n}"), move || work(token, &rx))?;
+        }
+        let token = inner.connector.connect(Lane::Admin)?;
+        let weak = Arc::downgrade(&inner);
+        let every = options.check_every;
+        spawn("hsm-admin", move || {
+            administer(token, &admin_rx, every, &weak)
+        })?;
+        Ok(Self { inner })
+    }
+
+    /// Makes a fresh DEK (token generator XOR operating system generator) and wraps it.
+    ///
+    /// # Errors
+    /// As for [`Token::wrap`], and [`Kind::Busy`] or [`Kind::Late`].
+    pub async fn mint(
+        &self,
+        key: KeyRef,
+        aad: [u8; 56],
+        deadline: Instant,
+    ) -> Result<(Dek, WrappedDek)> {
+        self.call(Lane::Work, Op::Mint, deadline, move |token| {
+            let mut bytes = [0; Dek::LEN];
+            mixed_random(token, &mut bytes)?;
+            let dek = Dek::take(&mut bytes);
+            let wrapped = token.wrap(&key, &aad, &dek)?;
+            Ok((dek, wrapped))
+        })
+        .await
+    }
+
+    /// Opens wrapped DEKs, each with its own outcome, in order.
+    ///
+    /// # Errors
+    /// What went wrong for one DEK stands in its place.
+    pub async fn unwrap(&self, jobs: Vec<Unwrap>, deadline: Instant) -> Vec<Result<Dek>> {
+        self.batched(Op::Unwrap, jobs, deadline, |token, job| {
+            token.unwrap(&job.key, &job.aad, &job.wrapped)
+        })
+        .await
+    }
+
+    /// Moves wrapped DEKs to another key version, each with its own outcome, in
+    /// order. Every new wrap is opened and compared before it is given out.
+    ///
+    /// # Errors
+    /// What went wrong for one DEK stands in its place.
+    pub async fn rewrap(&self, jobs: Vec<Rewrap>, deadline: Instant) -> Vec<Result<WrappedDek>> {
+        self.batched(Op::Rewrap, jobs, deadline, |token, job| {
+            let dek = token.unwrap(&job.from.key, &job.from.aad, &job.from.wrapped)?;
+            let wrapped = token.wrap(&job.to, &job.to_aad, &dek)?;
+            let again = token
+                .unwrap(&job.to, &job.to_aad, &wrapped)
+                .map_err(own_fault)?;
+            if bool::from(dek.expose().ct_eq(again.expose())) {
+                Ok(wrapped)
+            } else {
+                Err(Error::new(
+                    Kind::Fault,
+                    "the token wrapped a DEK and opened it to another value",
+                ))
+            }
+        })
+        .await
+    }
+
+    /// `len` random bytes: token generator XOR operating system generator.
+    ///
+    /// # Errors
+    /// As for [`Token::random`], and [`Kind::Busy`] or [`Kind::Late`].
+    pub async fn random(&self, len: usize, deadline: Instant) -> Result<Zeroizing<Vec<u8>>> {
+        self.call(Lane::Work, Op::Random, deadline, move |token| {
+            let mut out = Zeroizing::new(vec![0; len]);
+            mixed_random(token, &mut out)?;
+            Ok(out)
+        })
+        .await
+    }
+
+    /// As [`Token::generate`]; never tried twice.
+    ///
+    /// # Errors
+    /// As for [`Token::generate`], and [`Kind::Busy`] or [`Kind::Late`].
+    pub async fn generate(
+        &self,
+        id: ObjectId,
+        spec: KeySpec,
+        label: String,
+        deadline: Instant,
+    ) -> Result<NewKey> {
+        self.call(Lane::Admin, Op::Generate, deadline, move |token| {
+            token.generate(id, spec, &label)
+        })
+        .await
+    }
+
+    /// As [`Token::describe`].
+    ///
+    /// # Errors
+    /// As for [`Token::describe`], and [`Kind::Busy`] or [`Kind::Late`].
+    pub async fn describe(&self, key: KeyRef, deadline: Instant) -> Result<KeyEvidence> {
+        self.call(Lane::Admin, Op::Describe, deadline, move |token| {
+            token.describe(&key)
+        })
+        .await
+    }
+
+    /// As [`Token::objects`].
+    ///
+    /// # Errors
+    /// As for [`Token::objects`], and [`Kind::Busy`] or [`Kind::Late`].
+    pub async fn objects(&self, deadline: Instant) -> Result<Vec<TokenObject>> {
+        self.call(Lane::Admin, Op::List, deadline, |token| token.objects())
+            .await
+    }
+
+    /// As [`Token::check`] on a worker's session.
+    ///
+    /// # Errors
+    /// As for [`Token::check`], and [`Kind::Busy`] or [`Kind::Late`].
+    pub async fn check(&self, key: Option<KeyRef>, deadline: Instant) -> Result<()> {
+        self.call(Lane::Work, Op::Check, deadline, move |token| {
+            token.check(key.as_ref())
+        })
+        .await
+    }
+
+    /// The key the health check uses from now on.
+    pub fn watch(&self, canary: KeyRef) {
+        *self.inner.canary.write() = Some(canary);
+    }
+
+    /// How the token is, without asking it.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.inner.connector.state()
+    }
+
+    /// Jobs that wait for a worker now.
+    #[must_use]
+    pub fn queued_jobs(&self) -> usize {
+        self.inner.work_tx.len() + self.inner.admin_tx.len()
+    }
+
+    /// Module, token and attack results of this process.
+    #[must_use]
+    pub fn evidence(&self) -> ModuleEvidence {
+        self.inner.connector.evidence()
+    }
+
+    /// The PIN source may hold another PIN now.
+    ///
+    /// # Errors
+    /// As for [`Connector::new_pin`].
+    pub fn new_pin(&self) -> Result<()> {
+        self.inner.connector.new_pin()
+    }
+
+    /// Closes the sessions. Jobs submitted later find the token gone.
+    pub fn close(&self) {
+        self.inner.connector.close();
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        op: Op,
+        deadline: Instant,
+        mut run: impl FnMut(&mut dyn Token) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        let observer = Arc::clone(&self.inner.observer);
+        let submitted = Instant::now();
+        let job: Job = Box::new(move |token| {
+            let started = Instant::now();
+            let queued = started.duration_since(submitted);
+            // Nobody waits any more: do not spend the token on it.
+            if reply.is_closed() || started >= deadline {
+                observer.done(op, queued, Duration::ZERO, Some(Kind::Late));
+                let _ = reply.send(Err(late()));
+                return;
+            }
+            let result = attempt(token, op, deadline, &mut run, observer.as_ref());
+            let failed = result.as_ref().err().map(Error::kind);
+            observer.done(op, queued, started.elapsed(), failed);
+            let _ = reply.send(result);
+        });
+        let queue = match lane {
+            Lane::Work => &self.inner.work_tx,
+            Lane::Admin => &self.inner.admin_tx,
+        };
+        queue.try_send(job).map_err(|e| match e {
+            TrySendError::Full(_) => {
+                self.inner.observer.rejected(op);
+                Error::new(Kind::Busy, "the queue in front of the HSM is full")
+            }
+            TrySendError::Disconnected(_) => Error::new(Kind::Gone, "the HSM workers are stopped"),
+        })?;
+        match tokio::time::timeout_at(deadline.into(), answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(Error::new(Kind::Fault, "the HSM worker dropped the job")),
+            Err(_) => Err(late()),
+        }
+    }
+
+    async fn batched<J, T>(
+        &self,
+        op: Op,
+        jobs: Vec<J>,
+        deadline: Instant,
+        one: fn(&mut dyn Token, &J) -> Result<T>,
+    ) -> Vec<Result<T>>
+    where
+        J: Clone + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let calls = jobs.chunks(BATCH).map(|chunk| {
+            let chunk = chunk.to_vec();
+            let len = chunk.len();
+            let call = self.call(Lane::Work, op, deadline, move |token| {
+                chunk.iter().map(|job| settle(one(token, job))).collect()
+            });
+            async move {
+                match call.await {
+                    Ok(results) => results,
+                    Err(e) => (0..len).map(|_| Err(e.clone())).collect::<Vec<_>>(),
+                }
+            }
+        });
+        // The chunks are queued together, so that all workers share them.
+        join_all(calls).await.into_iter().flatten().collect()
+    }
+}
+
+impl std::fmt::Debug for Hsm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hsm")
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What concerns one DEK only stays in its place; what concerns the token ends the
+/// job, so that it can be recovered and repeated.
+fn settle<T>(result: Result<T>) -> Result<Result<T>> {
+    match result {
+        Err(e) if e.remedy() != Remedy::None => Err(e),
+        settled => Ok(settled),
+    }
+}
+
+/// A token that cannot open what it just made is at fault, not the caller.
+fn own_fault(e: Error) -> Error {
+    if e.kind() == Kind::Refused {
+        Error::new(
+            Kind::Fault,
+            "the token cannot open a DEK it has just wrapped",
+        )
+    } else {
+        e
+    }
+}
+
+fn late() -> Error {
+    Error::new(Kind::Late, "the deadline passed before the HSM answered")
+}
+
+fn mixed_random(token: &mut dyn Token, out: &mut [u8]) -> Result<()> {
+    token.random(out)?;
+    let mut local = Zeroizing::new(vec![0; out.len()]);
+    os_random(&mut local)?;
+    for (a, b) in out.iter_mut().zip(local.iter()) {
+        *a ^= b;
+    }
+    Ok(())
+}
+
+fn attempt<T>(
+    token: &mut dyn Token,
+    op: Op,
+    deadline: Instant,
+    run: &mut impl FnMut(&mut dyn Token) -> Result<T>,
+    observer: &dyn Observer,
+) -> Result<T> {
+    let lost = match run(token) {
+        Err(e) if e.remedy() != Remedy::None => e,
+        settled => return settled,
+    };
+    warn!(op = op.name(), error = %lost, "the token was lost under an operation");
+    token.recover(&lost)?;
+    if !op.repeatable() || Instant::now() >= deadline {
+        return Err(lost);
+    }
+    observer.retried(op);
+    run(token)
+}
+
+/// The thread ends when the last [`Hsm`] is dropped and its queue with it.
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map(drop)
+        .map_err(|e| Error::new(Kind::Setup, format!("no thread for the HSM: {e}")))
+}
+
+fn run_job(token: &mut dyn Token, job: Job) {
+    // A panic must not take the worker along; the caller sees a dropped reply.
+    if catch_unwind(AssertUnwindSafe(|| job(token))).is_err() {
+        error!("an HSM job panicked");
+    }
+}
+
+fn work(mut token: Box<dyn Token>, jobs: &Receiver<Job>) {
+    while let Ok(job) = jobs.recv() {
+        run_job(token.as_mut(), job);
+    }
+}
+
+/// The serial lane: generation and listing, and between them the health check.
+fn administer(
+    mut token: Box<dyn Token>,
+    jobs: &Receiver<Job>,
+    every: Duration,
+    inner: &std::sync::Weak<Inner>,
+) {
+    let mut was = State::Ready;
+    loop {
+        let pause = if was == State::Ready {
+            every
+        } else {
+            DOWN_CHECK.min(every)
+        };
+        match jobs.recv_timeout(pause) {
+            Ok(job) => run_job(token.as_mut(), job),
+            Err(RecvTimeoutError::Timeout) => {
+                let Some(inner) = inner.upgrade() else { return };
+                check(token.as_mut(), &inner);
+                let now = inner.connector.state();
+                if now != was {
+                    info!(from = ?was, to = ?now, "token state changed");
+                }
+                was = now;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+fn check(token: &mut dyn Token, inner: &Inner) {
+    let canary = *inner.canary.read();
+    let started = Instant::now();
+    let mut result = token.check(canary.as_ref());
+    if let Err(lost) = &result
+        && lost.remedy() != Remedy::None
+    {
+        result = token
+            .recover(lost)
+            .and_then(|()| token.check(canary.as_ref()));
+    }
+    let failed = result.as_ref().err().map(Error::kind);
+    inner
+        .observer
+        .done(Op::Check, Duration::ZERO, started.elapsed(), failed);
+    if let Err(e) = result {
+        debug!(error = %e, "health check of the token failed");
+    }
+}

@@ -1,0 +1,40 @@
+//! The only crate that knows PKCS#11.
+//!
+//! A **token** is the HSM partition that holds our keys. A **worker** is one
+//! operating-system thread that owns one session of it. [`Hsm`] is the handle the
+//! rest of Keywright holds: cloneable, async, with a bounded queue in front of the
+//! workers and a deadline on every call.
+//!
+//! ```text
+//!   Hsm ──queue──► worker ─► Token (trait) ──► pkcs11::Session ──► any module
+//!                  worker ─►     │
+//!                  admin  ─►     └───────────► fake (tests only)
+//! ```
+//!
+//! What never happens here: key bytes never come out of a token. The one secret in
+//! this crate is the [`Dek`], which wraps nothing but data and lives for one request.
+#![cfg_attr(not(test), warn(missing_docs))]
+
+mod dek;
+mod error;
+mod evidence;
+mod handle;
+mod key;
+mod observe;
+mod pin;
+pub mod pkcs11;
+mod token;
+
+#[cfg(feature = "fake")]
+pub mod conformance;
+#[cfg(feature = "fake")]
+pub mod fake;
+
+pub use dek::{Dek, WrappedDek};
+pub use error::{Error, Kind, Result};
+pub use evidence::{AttackResult, KeyEvidence, ModuleEvidence};
+pub use handle::{Hsm, Options, Rewrap, Unwrap};
+pub use key::{KeyProof, KeyRef, KeySpec, NewKey, ObjectId, TokenObject};
+pub use observe::{Observer, Op, Silent};
+pub use pin::{Pin, PinSource};
+pub use token::{Connector, Lane, State, Token};

@@ -1,0 +1,80 @@
+//! Who wants to know how long the token took. The service counts; this crate only
+//! tells.
+
+use std::time::Duration;
+
+use crate::Kind;
+
+/// What a worker did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// A fresh DEK, wrapped.
+    Mint,
+    /// Wrapped DEKs opened.
+    Unwrap,
+    /// Wrapped DEKs moved to another key version and checked.
+    Rewrap,
+    /// Random bytes.
+    Random,
+    /// A key generated, read back, checked.
+    Generate,
+    /// Attributes read back.
+    Describe,
+    /// Objects listed.
+    List,
+    /// Health check.
+    Check,
+}
+
+impl Op {
+    /// A constant word for metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mint => "mint",
+            Self::Unwrap => "unwrap",
+            Self::Rewrap => "rewrap",
+            Self::Random => "random",
+            Self::Generate => "generate",
+            Self::Describe => "describe",
+            Self::List => "list",
+            Self::Check => "check",
+        }
+    }
+
+    /// May the operation be done a second time after the token was lost under it?
+    /// A second generate would leave a key nobody asked for.
+    #[must_use]
+    pub fn repeatable(self) -> bool {
+        match self {
+            Self::Mint
+            | Self::Unwrap
+            | Self::Rewrap
+            | Self::Random
+            | Self::Describe
+            | Self::List
+            | Self::Check => true,
+            Self::Generate => false,
+        }
+    }
+}
+
+/// Told about every job, from the worker's thread; must not block.
+pub trait Observer: Send + Sync {
+    /// `queued`: from submission to start. `ran`: in the token, retry included.
+    fn done(&self, op: Op, queued: Duration, ran: Duration, failed: Option<Kind>);
+    /// A job was turned away because the queue was full.
+    fn rejected(&self, op: Op);
+    /// A job was repeated after a recovery.
+    fn retried(&self, op: Op);
+}
+
+/// Tells nobody.
+#[derive(Debug, Clone, Copy)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn done(&self, _: Op, _: Duration, _: Duration, _: Option<Kind>) {}
+    fn rejected(&self, _: Op) {}
+    fn retried(&self, _: Op) {}
+}
