@@ -1,1 +1,4 @@
 //! wip
+#![forbid(unsafe_code)]
+pub mod envelope;
+pub mod key;
