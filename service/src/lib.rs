@@ -1,4 +1,33 @@
-//! wip
+//! The Keywright daemon as a library: `main` only reads arguments.
+//!
+//! ```text
+//!   main ─► api/*  (doors: wire words)          app  (puts it together)
+//!              └──────────────┬───────────────────┘
+//!                             ▼
+//!                            ops/                       (verbs: domain words)
+//!              ┌──────────────┼──────────────┬───────────┐
+//!           keyring        store/         audit/     hsm, pki        (holders)
+//!              └──────────────┼──────────────┘
+//!              key/  envelope  policy  error                        (nouns: pure)
+//! ```
+//!
+//! Arrows only go down; `tests/architecture.rs` keeps it so. How a request walks:
+//! `ARCHITECTURE.md`.
 #![forbid(unsafe_code)]
+
+pub mod api;
+pub mod app;
+pub mod audit;
+pub mod clock;
+pub mod config;
+pub mod dev;
 pub mod envelope;
+pub mod error;
+pub mod harden;
+pub mod init;
 pub mod key;
+pub mod keyring;
+pub mod metrics;
+pub mod ops;
+pub mod policy;
+pub mod store;

@@ -220,6 +220,13 @@ impl Sealer {
     }
 }
 
+impl Sealer {
+    /// Leaves an index out, for an item that cannot be sealed.
+    pub fn skip(&mut self) {
+        self.next = self.next.saturating_add(1);
+    }
+}
+
 impl Opener {
     /// Opens an item into `out`, which has [`ITEM_OVERHEAD`] bytes less than the item.
     /// On failure `out` is all zero.

@@ -1,15 +1,16 @@
 //! How many DEKs a key version has wrapped. Random-IV AES-GCM must stop well below
-//! 2^32 uses of one key (SP 800-38D §8.3), also over crashes and restores.
+//! 2^32 uses of one key (SP 800-38D §8.3), also over crashes, restores and many nodes.
 //!
-//! The store reserves blocks ahead; memory counts within them. After a crash the rest
-//! of a block counts as used, so the number runs ahead of the truth, never behind.
+//! The store hands out blocks; memory counts within its block. After a crash the rest
+//! of a block is lost, so the stored number runs ahead of the truth, never behind.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Wraps made under one version. Shared by all pictures of the key.
+/// Wraps of one version, as this process may make them. Shared by all pictures of the
+/// key.
 #[derive(Debug)]
 pub struct WrapCounter {
-    used: AtomicU64,
+    left: AtomicU64,
     reserved: AtomicU64,
 }
 
@@ -26,68 +27,59 @@ pub enum Take {
 }
 
 impl WrapCounter {
-    /// Wraps reserved at a time.
+    /// Wraps reserved at a time; more than one request ever needs.
     pub const BLOCK: u64 = 1 << 16;
     /// Rotate from here on (`docs/envelope.md`, limits).
     pub const ROTATE_AT: u64 = 1 << 30;
-    /// Refuse from here on.
+    /// Refuse from here on. A whole number of blocks.
     pub const REFUSE_AT: u64 = (1 << 32) - (1 << 16);
 
-    /// From the stored number: everything reserved before counts as used.
+    /// From the stored number: nothing of it is ours to use.
     #[must_use]
     pub fn new(reserved: u64) -> Self {
         Self {
-            used: AtomicU64::new(reserved),
+            left: AtomicU64::new(0),
             reserved: AtomicU64::new(reserved),
         }
     }
 
     /// Counts `n` wraps that are about to be made.
     pub fn take(&self, n: u64) -> Take {
-        let reserved = self.reserved.load(Ordering::Acquire);
         let taken = self
-            .used
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
-                used.checked_add(n).filter(|next| *next <= reserved)
+            .left
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| {
+                left.checked_sub(n)
             });
         match taken {
             Ok(before) => Take::Taken {
-                low: reserved - before < Self::BLOCK / 2,
+                low: before < Self::BLOCK / 2,
             },
             Err(_) => Take::Empty,
         }
     }
 
-    /// What the next reservation asks the store for: from, to. `None`: refused for
-    /// good, the version must be rotated.
+    /// The store has durably reserved a block for us; `reserved` is its new number.
+    pub fn grant(&self, reserved: u64) {
+        self.reserved.fetch_max(reserved, Ordering::AcqRel);
+        self.left.fetch_add(Self::BLOCK, Ordering::AcqRel);
+    }
+
+    /// Wraps left of our block.
     #[must_use]
-    pub fn next_block(&self) -> Option<(u64, u64)> {
-        let from = self.reserved.load(Ordering::Acquire);
-        let to = from.checked_add(Self::BLOCK)?.min(Self::REFUSE_AT);
-        (to > from).then_some((from, to))
+    pub fn left(&self) -> u64 {
+        self.left.load(Ordering::Acquire)
     }
 
-    /// The store has durably reserved up to `to`.
-    pub fn grant(&self, to: u64) {
-        self.reserved.fetch_max(to, Ordering::AcqRel);
-    }
-
-    /// Upper bound of the wraps made.
+    /// Upper bound of the wraps made by anybody, as far as we know.
     #[must_use]
     pub fn reserved(&self) -> u64 {
         self.reserved.load(Ordering::Acquire)
     }
 
-    /// Wraps left before the version refuses.
-    #[must_use]
-    pub fn left(&self) -> u64 {
-        Self::REFUSE_AT.saturating_sub(self.used.load(Ordering::Acquire))
-    }
-
     /// Should the version be rotated?
     #[must_use]
     pub fn rotation_due(&self) -> bool {
-        self.used.load(Ordering::Acquire) >= Self::ROTATE_AT
+        self.reserved() > Self::ROTATE_AT
     }
 }
 
@@ -99,9 +91,9 @@ mod tests {
     fn nothing_is_wrapped_before_it_is_reserved() {
         let counter = WrapCounter::new(0);
         assert_eq!(counter.take(1), Take::Empty);
-        assert_eq!(counter.next_block(), Some((0, WrapCounter::BLOCK)));
         counter.grant(WrapCounter::BLOCK);
         assert_eq!(counter.take(1), Take::Taken { low: false });
+        assert_eq!(counter.take(WrapCounter::BLOCK), Take::Empty);
         assert_eq!(
             counter.take(WrapCounter::BLOCK - 1),
             Take::Taken { low: false }
@@ -118,42 +110,32 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_counts_the_rest_of_the_block_as_used() {
+    fn a_restart_uses_nothing_of_the_old_block() {
         let counter = WrapCounter::new(WrapCounter::BLOCK);
         assert_eq!(counter.take(1), Take::Empty);
         assert_eq!(counter.reserved(), WrapCounter::BLOCK);
     }
 
     #[test]
-    fn the_limits_hold_to_the_last_wrap() {
-        let counter = WrapCounter::new(WrapCounter::ROTATE_AT - 1);
-        counter.grant(WrapCounter::ROTATE_AT + 1);
-        assert!(!counter.rotation_due());
-        counter.take(1);
-        assert!(counter.rotation_due());
-
-        let counter = WrapCounter::new(WrapCounter::REFUSE_AT - 1);
-        assert_eq!(
-            counter.next_block(),
-            Some((WrapCounter::REFUSE_AT - 1, WrapCounter::REFUSE_AT))
-        );
-        counter.grant(WrapCounter::REFUSE_AT);
-        assert_eq!(counter.take(1), Take::Taken { low: true });
-        assert_eq!(counter.take(1), Take::Empty);
-        assert_eq!(counter.next_block(), None, "2^32 - 2^16 is the end");
-        assert_eq!(counter.left(), 0);
+    fn rotation_is_due_past_two_to_the_thirty() {
+        assert!(!WrapCounter::new(WrapCounter::ROTATE_AT).rotation_due());
+        assert!(WrapCounter::new(WrapCounter::ROTATE_AT + 1).rotation_due());
+        assert_eq!(WrapCounter::REFUSE_AT % WrapCounter::BLOCK, 0);
     }
 
     #[test]
     fn many_threads_never_take_more_than_was_granted() {
         let counter = WrapCounter::new(0);
-        counter.grant(10_000);
+        counter.grant(WrapCounter::BLOCK);
+        let take = || {
+            (0..20_000)
+                .filter(|_| counter.take(1) != Take::Empty)
+                .count()
+        };
         let taken: usize = std::thread::scope(|s| {
-            let threads: Vec<_> = (0..4)
-                .map(|_| s.spawn(|| (0..5000).filter(|_| counter.take(1) != Take::Empty).count()))
-                .collect();
+            let threads: Vec<_> = (0..4).map(|_| s.spawn(take)).collect();
             threads.into_iter().map(|t| t.join().unwrap()).sum()
         });
-        assert_eq!(taken, 10_000);
+        assert_eq!(taken as u64, WrapCounter::BLOCK);
     }
 }

@@ -1,0 +1,110 @@
+//! The gRPC door: `keywright.v1`, health and reflection. Every limit of HTTP/2 is set
+//! on purpose; tonic's defaults leave several of them open.
+
+mod convert;
+mod crypto;
+mod guard;
+mod keys;
+mod status;
+
+use std::{io, sync::Arc, time::Duration};
+
+use keywright_hsm::State;
+use keywright_proto::{
+    DESCRIPTORS,
+    v1::{crypto_server::CryptoServer, keys_server::KeysServer},
+};
+use tokio::time::interval;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Server, server::Router};
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+pub use guard::{AUDITED_RPCS, rpc_name};
+pub use status::status;
+
+use self::{crypto::CryptoDoor, guard::GuardLayer, keys::KeysDoor};
+use super::Conn;
+use crate::ops::App;
+
+/// Serves until `stop` ends; then open requests may finish.
+///
+/// # Errors
+/// When the server cannot be built or a part of it fails for good.
+pub async fn serve(
+    app: Arc<App>,
+    conns: ReceiverStream<io::Result<Conn>>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let watcher = tokio::spawn(watch_health(Arc::clone(&app), health.clone()));
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let result = router(&app)
+        .add_service(health_service)
+        .add_service(reflection)
+        .serve_with_incoming_shutdown(conns, async {
+            stop.await;
+            watcher.abort();
+            for service in SERVICES {
+                health
+                    .set_service_status(service, ServingStatus::NotServing)
+                    .await;
+            }
+        })
+        .await;
+    result.map_err(Into::into)
+}
+
+/// "" stands for the server as a whole.
+const SERVICES: [&str; 3] = ["", "keywright.v1.Crypto", "keywright.v1.Keys"];
+
+fn router(
+    app: &Arc<App>,
+) -> Router<tower::layer::util::Stack<GuardLayer, tower::layer::util::Identity>> {
+    let limits = app.limits;
+    let ms = Duration::from_millis;
+    Server::builder()
+        .max_concurrent_streams(limits.streams_per_connection)
+        .http2_max_pending_accept_reset_streams(Some(limits.pending_resets))
+        .http2_max_local_error_reset_streams(Some(limits.local_resets))
+        .http2_max_header_list_size(limits.header_list_bytes)
+        .max_frame_size(limits.frame_bytes)
+        .initial_stream_window_size(limits.window_bytes)
+        .initial_connection_window_size(limits.window_bytes)
+        .http2_keepalive_interval(Some(ms(limits.keepalive_ms)))
+        .http2_keepalive_timeout(Some(ms(limits.keepalive_ms)))
+        .max_connection_age(ms(limits.connection_age_ms))
+        .max_connection_age_grace(ms(limits.request_ms))
+        .layer(GuardLayer::new(Arc::clone(app)))
+        .add_service(
+            CryptoServer::new(CryptoDoor::new(Arc::clone(app)))
+                .max_decoding_message_size(limits.message_bytes),
+        )
+        .add_service(
+            KeysServer::new(KeysDoor::new(Arc::clone(app)))
+                .max_decoding_message_size(limits.message_bytes),
+        )
+}
+
+/// Tells load balancers when the HSM or the audit log is gone.
+async fn watch_health(app: Arc<App>, health: HealthReporter) {
+    let mut tick = interval(Duration::from_millis(250));
+    let mut told = None;
+    loop {
+        tick.tick().await;
+        let serving = app.hsm.state() == State::Ready && app.audit.healthy();
+        if told != Some(serving) {
+            let status = if serving {
+                ServingStatus::Serving
+            } else {
+                ServingStatus::NotServing
+            };
+            for service in SERVICES {
+                health.set_service_status(service, status).await;
+            }
+            told = Some(serving);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! `/metrics`, `/healthz` and `/readyz`, in clear, on a loopback address: for the
+//! scraper and the supervisor beside the daemon, not for callers.
+
+use std::sync::Arc;
+
+use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use keywright_hsm as hsm;
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::{metrics, ops::App};
+
+#[derive(Clone)]
+struct Admin {
+    app: Arc<App>,
+    prometheus: PrometheusHandle,
+}
+
+/// The routes.
+#[must_use]
+pub fn admin(app: Arc<App>, prometheus: PrometheusHandle) -> Router {
+    Router::new()
+        // Alive: the event loop answers. Restarting helps only when it does not.
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(scrape))
+        .with_state(Admin { app, prometheus })
+}
+
+/// Ready: a request could be answered now.
+async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
+    let hsm = match admin.app.hsm.state() {
+        hsm::State::Ready => "ready",
+        hsm::State::Down => "down",
+        hsm::State::Blocked => "blocked: the PIN was refused",
+    };
+    let audit = if admin.app.audit.healthy() {
+        "ready"
+    } else {
+        "down"
+    };
+    let ready = hsm == "ready" && audit == "ready";
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let body = serde_json::json!({ "ready": ready, "hsm": hsm, "audit": audit });
+    (
+        status,
+        [("content-type", "application/json")],
+        format!("{body}\n"),
+    )
+}
+
+async fn scrape(State(admin): State<Admin>) -> impl IntoResponse {
+    let Admin { app, prometheus } = admin;
+    metrics::refresh(
+        app.hsm.state(),
+        app.audit.healthy(),
+        app.keyring.len(),
+        app.keyring.rotation_due(),
+    );
+    (
+        [("content-type", "text/plain; version=0.0.4")],
+        prometheus.render(),
+    )
+}

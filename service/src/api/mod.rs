@@ -1,0 +1,13 @@
+//! The doors. Only here do wire words live: gRPC, TLS, HTTP. A door turns what comes
+//! over the wire into domain types, calls one operation, and turns the answer back.
+
+pub mod grpc;
+mod http;
+mod identity;
+mod listener;
+mod tls;
+
+pub use http::admin;
+pub use identity::{Peer, Tenants};
+pub use listener::{Conn, accept};
+pub use tls::{TlsError, TlsReloader};

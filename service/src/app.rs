@@ -1,0 +1,208 @@
+//! The daemon put together: built once from the configuration, served until it is told
+//! to stop, taken apart in order.
+
+mod census;
+mod lock;
+mod open;
+mod reload;
+
+use std::{future::pending, net::SocketAddr, sync::Arc, time::Duration};
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::{interval, timeout},
+};
+use tracing::{error, info, warn};
+
+pub use lock::DataLock;
+pub use open::{Opened, open_hsm, open_store};
+use reload::Reloader;
+
+use crate::{
+    api::{TlsReloader, accept, admin, grpc},
+    audit::{Entry, Event},
+    config::{Config, ConfigError},
+    metrics,
+    ops::App,
+};
+
+/// Release of this daemon.
+pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
+
+/// Why the daemon does not start, or ended. The number is the exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Configuration file.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Certificates, keys, policies, addresses named by it.
+    #[error("{0}")]
+    Setup(String),
+    /// Module, token, PIN.
+    #[error("{0}")]
+    Hsm(#[from] keywright_hsm::Error),
+    /// Data directory, store, audit log.
+    #[error("{0}")]
+    Data(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl StartError {
+    /// 3 configuration, 4 what it names, 5 HSM, 6 data directory, 1 anything else.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 3,
+            Self::Setup(_) => 4,
+            Self::Hsm(_) => 5,
+            Self::Data(_) => 6,
+            Self::Other(_) => 1,
+        }
+    }
+}
+
+/// Where the daemon really listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// gRPC.
+    pub grpc: SocketAddr,
+    /// Metrics and health.
+    pub admin: SocketAddr,
+}
+
+/// Runs the daemon until SIGTERM or SIGINT; SIGHUP reads certificates, policies and the
+/// PIN again.
+///
+/// # Errors
+/// Why it does not start.
+pub async fn run(config: Config, ready: impl FnOnce(Addresses)) -> Result<(), StartError> {
+    let prometheus = install_metrics()?;
+    let _lock = DataLock::take(&config.data_dir)?;
+    let grpc_listener = bind(config.listen.grpc, "listen.grpc").await?;
+    let admin_listener = bind(config.listen.admin, "listen.admin").await?;
+    let tls = TlsReloader::new(&config).map_err(|e| StartError::Setup(e.to_string()))?;
+    let Opened { app, tenants } = open::open(&config).await?;
+
+    let (stop, stopping) = watch::channel(false);
+    let addresses = Addresses {
+        grpc: local(&grpc_listener)?,
+        admin: local(&admin_listener)?,
+    };
+    let conns = accept(grpc_listener, tls.clone(), Arc::new(tenants), app.limits);
+    let grpc = tokio::spawn(grpc::serve(
+        Arc::clone(&app),
+        conns,
+        stopped(stopping.clone()),
+    ));
+    let http = axum::serve(admin_listener, admin(Arc::clone(&app), prometheus.clone()))
+        .with_graceful_shutdown(stopped(stopping));
+    tokio::spawn(async move { http.await });
+    tokio::spawn(keep_house(Arc::clone(&app), prometheus));
+    info!(grpc = %addresses.grpc, admin = %addresses.admin, release = RELEASE, "ready");
+    ready(addresses);
+
+    let reloader = Reloader::new(config, tls, Arc::clone(&app));
+    wait_for_stop(&reloader).await?;
+    let patience = Duration::from_millis(app.limits.shutdown_ms);
+    let _ = stop.send(true);
+    match timeout(patience, grpc).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(e))) => error!(error = %e, "the gRPC server ended"),
+        Ok(Err(e)) => error!(error = %e, "the gRPC server ended early"),
+        Err(_) => warn!("some requests did not finish in time"),
+    }
+    finish(&app).await;
+    Ok(())
+}
+
+/// The last record, the anchor, the sessions.
+async fn finish(app: &Arc<App>) {
+    if let Err(e) = app.audit.record(Entry::event(Event::Stopped)).await {
+        error!(error = ?e, "the end could not be recorded");
+    }
+    if let Err(e) = app.store.set_anchor(app.audit.head()).await {
+        error!(error = %e, "the audit anchor could not be stored");
+    }
+    let hsm = app.hsm.clone();
+    let closed = tokio::task::spawn_blocking(move || hsm.close()).await;
+    if closed.is_err() {
+        error!("the HSM sessions could not be closed");
+    }
+    info!("stopped");
+}
+
+async fn wait_for_stop(reloader: &Reloader) -> Result<(), StartError> {
+    let watch = |kind| signal(kind).map_err(|e| StartError::Other(format!("signals: {e}")));
+    let mut terminate = watch(SignalKind::terminate())?;
+    let mut interrupt = watch(SignalKind::interrupt())?;
+    let mut hangup = watch(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reloader.reload().await,
+        }
+    }
+    info!("stopping");
+    Ok(())
+}
+
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    if stopping.wait_for(|stop| *stop).await.is_err() {
+        // The sender lives as long as the daemon.
+        pending::<()>().await;
+    }
+}
+
+/// Small things that need doing now and then.
+async fn keep_house(app: Arc<App>, prometheus: PrometheusHandle) {
+    let mut tick = interval(Duration::from_secs(5));
+    let mut anchored = app.audit.head();
+    let mut ticks = 0u64;
+    loop {
+        tick.tick().await;
+        // Nobody else empties the histograms when nobody scrapes.
+        prometheus.run_upkeep();
+        ticks += 1;
+        let head = app.audit.head();
+        if ticks.is_multiple_of(12) && head != anchored {
+            match app.store.set_anchor(head).await {
+                Ok(()) => anchored = head,
+                Err(e) => error!(error = %e, "the audit anchor could not be stored"),
+            }
+        }
+    }
+}
+
+async fn bind(address: SocketAddr, field: &str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|e| StartError::Setup(format!("{field}: cannot listen on {address}: {e}")))
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
+    listener
+        .local_addr()
+        .map_err(|e| StartError::Other(e.to_string()))
+}
+
+/// Seconds: from a wrap in a soft token to a request that waits for a slow HSM.
+const BUCKETS: [f64; 14] = [
+    0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0,
+];
+
+fn install_metrics() -> Result<PrometheusHandle, StartError> {
+    let other = |e: &dyn std::fmt::Display| StartError::Other(format!("metrics: {e}"));
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &BUCKETS)
+        .map_err(|e| other(&e))?
+        .install_recorder()
+        .map_err(|e| other(&e))?;
+    metrics::describe();
+    Ok(handle)
+}

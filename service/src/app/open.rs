@@ -1,0 +1,188 @@
+//! From the configuration to an [`App`] that can answer: token, store, policies, audit
+//! log, in the order in which each needs the one before.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use keywright_hsm::{self as hsm, Hsm, Options, pkcs11};
+
+use super::{RELEASE, StartError, census};
+use crate::{
+    api::Tenants,
+    audit::{Audit, Entry, Event, Log, Opened as OpenedLog},
+    clock::{Clock, Entropy, System},
+    config::{Config, TenantConfig},
+    key::TenantId,
+    keyring::Keyring,
+    metrics::HsmMetrics,
+    ops::App,
+    policy::Engine,
+    store::{Contents, SqliteStore, Store, Tenant},
+};
+
+/// Ready to serve.
+#[derive(Debug)]
+pub struct Opened {
+    /// What operations need.
+    pub app: Arc<App>,
+    /// Who may come in.
+    pub tenants: Tenants,
+}
+
+/// For everything at start that asks the token.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(super) async fn open(config: &Config) -> Result<Opened, StartError> {
+    let store = open_store(config).await?;
+    let contents = store
+        .load()
+        .await
+        .map_err(|e| StartError::Data(e.to_string()))?;
+    let Some(canary) = contents.canary else {
+        return Err(StartError::Data(format!(
+            "data directory {} is not initialised; run: keywrightd init --config FILE",
+            config.data_dir.display()
+        )));
+    };
+    let engine =
+        Engine::read(&config.policies_dir).map_err(|e| StartError::Setup(e.to_string()))?;
+    let OpenedLog {
+        log,
+        torn_bytes,
+        empty,
+    } = Log::open(
+        &config.data_dir.join("audit"),
+        config.limits.audit_segment_bytes,
+        contents.anchor,
+    )
+    .map_err(|e| StartError::Data(e.to_string()))?;
+    if empty {
+        return Err(StartError::Data(format!(
+            "the audit log under {} is empty, although the appliance is initialised; restore it",
+            config.data_dir.display()
+        )));
+    }
+
+    let hsm = open_hsm(config).await?;
+    hsm.check(Some(canary), Instant::now() + PATIENCE).await.map_err(|e| {
+        hsm::Error::new(
+            e.kind(),
+            format!("this token does not hold the appliance's own key, so it is not the token this data directory belongs to: {e}"),
+        )
+    })?;
+    hsm.watch(canary);
+    let objects = hsm.objects(Instant::now() + PATIENCE).await?;
+    let census = census::take(&contents, &canary, &objects);
+
+    let tenants = tenants(config, store.as_ref(), &contents).await?;
+    let started = Event::Started {
+        release: RELEASE,
+        token_serial: hsm.evidence().token_serial,
+        policy_set: hex::encode(engine.digest()),
+        keys: contents.keys.len(),
+        orphans: census.orphans,
+        missing: census.missing,
+        torn_bytes,
+    };
+    let clock: Arc<dyn Clock> = Arc::new(System);
+    let audit = Audit::start(
+        log,
+        Arc::clone(&clock),
+        Duration::from_millis(config.limits.audit_ms),
+    )
+    .map_err(|e| StartError::Other(e.to_string()))?;
+    audit
+        .record(Entry::event(started))
+        .await
+        .map_err(|e| StartError::Data(format!("{e}; the disk may be full")))?;
+    let app = App {
+        hsm,
+        store,
+        keyring: Arc::new(Keyring::new(contents.keys, engine)),
+        audit,
+        clock,
+        entropy: Arc::new(System),
+        limits: config.limits,
+        reserving: tokio::sync::Mutex::new(()),
+    };
+    Ok(Opened {
+        app: Arc::new(app),
+        tenants,
+    })
+}
+
+/// Opens the store under the data directory.
+///
+/// # Errors
+/// [`StartError::Data`].
+pub async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+    let path = config.data_dir.join("keywright.db");
+    let store = SqliteStore::open(&path)
+        .await
+        .map_err(|e| StartError::Data(format!("{}: {e}", path.display())))?;
+    Ok(Arc::new(store))
+}
+
+/// Loads the module, logs in, probes and attacks, starts the workers.
+///
+/// # Errors
+/// [`StartError::Hsm`].
+pub async fn open_hsm(config: &Config) -> Result<Hsm, StartError> {
+    let token = config.hsm.token(&config.data_dir)?;
+    let options = Options {
+        workers: config.hsm.workers,
+        queue_jobs: config.hsm.queue_jobs,
+        check_every: Duration::from_millis(config.hsm.check_every_ms),
+    };
+    tokio::task::spawn_blocking(move || {
+        let device = pkcs11::open(token)?;
+        Hsm::start(Arc::new(device), options, Arc::new(HsmMetrics))
+    })
+    .await
+    .map_err(|e| StartError::Other(format!("opening the HSM: {e}")))?
+    .map_err(StartError::from)
+}
+
+/// The permanent ids of the tenants in the configuration; new tenants get one.
+async fn tenants(
+    config: &Config,
+    store: &dyn Store,
+    contents: &Contents,
+) -> Result<Tenants, StartError> {
+    let mut tenants = Tenants::default();
+    for TenantConfig {
+        name,
+        trust_domain,
+        client_ca: _,
+    } in &config.tenants
+    {
+        let known = contents
+            .tenants
+            .iter()
+            .find(|t| t.name == *name)
+            .map(|t| t.id);
+        let id = match known {
+            Some(id) => id,
+            None => {
+                let mut id = TenantId([0; 16]);
+                System
+                    .fill(&mut id.0)
+                    .map_err(|e| StartError::Other(e.to_string()))?;
+                let tenant = Tenant {
+                    id,
+                    name: name.clone(),
+                };
+                store
+                    .add_tenant(&tenant)
+                    .await
+                    .map_err(|e| StartError::Data(e.to_string()))?;
+                tracing::info!(tenant = name, "new tenant");
+                id
+            }
+        };
+        tenants.add(trust_domain, id, name);
+    }
+    Ok(tenants)
+}

@@ -1,0 +1,209 @@
+//! Group commit: one thread takes whatever waits, writes it as one block, syncs once,
+//! and only then lets the replies go.
+
+use std::{sync::Arc, thread, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tracing::error;
+
+use super::{Entry, Log, log::Append};
+use crate::{
+    clock::Clock,
+    error::{Error, Reason, Result},
+    metrics,
+    store::Anchor,
+};
+
+/// The way into the audit log; clones are the same log.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    queue: mpsc::Sender<Waiting>,
+    status: Arc<Mutex<Status>>,
+    wait: Duration,
+}
+
+struct Waiting {
+    entry: Entry,
+    done: oneshot::Sender<Result<(), ()>>,
+}
+
+#[derive(Debug)]
+struct Status {
+    head: Anchor,
+    healthy: bool,
+}
+
+/// Records that may wait for the disk.
+const QUEUE: usize = 16 << 10;
+/// Records of one sync.
+const GROUP: usize = 4096;
+
+impl Audit {
+    /// Starts the writer. `wait`: longest time for one record.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(log: Log, clock: Arc<dyn Clock>, wait: Duration) -> Result<Self> {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let status = Arc::new(Mutex::new(Status {
+            head: log.head(),
+            healthy: true,
+        }));
+        let shared = Arc::clone(&status);
+        thread::Builder::new()
+            .name("audit".into())
+            .spawn(move || write(log, waiting, clock.as_ref(), &shared))
+            .map_err(|e| Error::internal(format!("no thread for the audit log: {e}")))?;
+        Ok(Self {
+            queue,
+            status,
+            wait,
+        })
+    }
+
+    /// Writes a record and waits until it is durable.
+    ///
+    /// # Errors
+    /// [`Reason::AuditUnavailable`]: there is no record, so there must be no answer.
+    pub async fn record(&self, entry: Entry) -> Result<()> {
+        let (done, durable) = oneshot::channel();
+        let waiting = Waiting { entry, done };
+        let sent = self.queue.send_timeout(waiting, self.wait).await;
+        sent.map_err(|_| unavailable())?;
+        match tokio::time::timeout(self.wait, durable).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            _ => Err(unavailable()),
+        }
+    }
+
+    /// Could the last record be written?
+    #[must_use]
+    pub fn healthy(&self) -> bool {
+        self.status.lock().healthy
+    }
+
+    /// Number and hash of the last durable record.
+    #[must_use]
+    pub fn head(&self) -> Anchor {
+        self.status.lock().head
+    }
+}
+
+fn unavailable() -> Error {
+    Error::new(
+        Reason::AuditUnavailable,
+        "the audit log cannot be written, so nothing is answered; the operator has been told",
+    )
+    .retry_after(Duration::from_secs(2))
+}
+
+fn write(
+    mut log: Log,
+    mut waiting: mpsc::Receiver<Waiting>,
+    clock: &dyn Clock,
+    status: &Mutex<Status>,
+) {
+    let mut group = Vec::with_capacity(GROUP);
+    // After a failed sync nobody knows what is on the disk: everything is refused
+    // until the daemon is started again and has read the log.
+    let mut fatal = false;
+    while waiting.blocking_recv_many(&mut group, GROUP) > 0 {
+        let result = if fatal {
+            Err(())
+        } else {
+            commit(&mut log, &group, clock, &mut fatal)
+        };
+        {
+            let mut status = status.lock();
+            status.healthy = result.is_ok();
+            status.head = log.head();
+        }
+        for Waiting { done, .. } in group.drain(..) {
+            // The caller may have gone; the record stays.
+            let _ = done.send(result);
+        }
+    }
+}
+
+fn commit(log: &mut Log, group: &[Waiting], clock: &dyn Clock, fatal: &mut bool) -> Result<(), ()> {
+    let entries: Vec<&Entry> = group.iter().map(|w| &w.entry).collect();
+    let timer = metrics::audit_timer(entries.len());
+    match log.append(&entries, clock.now_ms()) {
+        Ok(()) => {
+            timer.done();
+            Ok(())
+        }
+        Err(Append::Full(e)) => {
+            error!(error = %e, "the audit log cannot be written; nothing is answered until it can");
+            Err(())
+        }
+        Err(Append::Fatal(e)) => {
+            error!(error = %e, "the audit log failed; nothing is answered until the daemon is started again");
+            *fatal = true;
+            Err(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::System;
+
+    fn start(dir: &std::path::Path) -> Audit {
+        let log = Log::open(dir, 1 << 20, None).unwrap().log;
+        Audit::start(log, Arc::new(System), Duration::from_secs(5)).unwrap()
+    }
+
+    fn entry() -> Entry {
+        Entry {
+            action: "test".into(),
+            outcome: "OK",
+            ..Entry::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn many_records_at_once_are_all_there_and_chained() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = start(dir.path());
+        let tasks: Vec<_> = (0..500)
+            .map(|_| {
+                let audit = audit.clone();
+                tokio::spawn(async move { audit.record(entry()).await })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap().unwrap();
+        }
+        assert_eq!(audit.head().seq, 500);
+        drop(audit);
+        assert_eq!(
+            Log::open(dir.path(), 1 << 20, None).unwrap().log.head().seq,
+            500
+        );
+    }
+
+    /// RLIMIT_FSIZE would end the whole test process, so the disk that is full is played
+    /// by a segment that may not grow: its folder is gone when it must roll.
+    #[tokio::test]
+    async fn no_record_no_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("audit");
+        let log = Log::open(&folder, 1, None).unwrap().log;
+        let audit = Audit::start(log, Arc::new(System), Duration::from_secs(5)).unwrap();
+        audit.record(entry()).await.unwrap();
+        std::fs::rename(&folder, dir.path().join("away")).unwrap();
+        let e = audit.record(entry()).await.unwrap_err();
+        assert_eq!(e.reason(), Reason::AuditUnavailable);
+        assert!(!audit.healthy());
+        // The way back is free, and the chain has no gap.
+        std::fs::rename(dir.path().join("away"), &folder).unwrap();
+        audit.record(entry()).await.unwrap();
+        assert!(audit.healthy());
+        assert_eq!(audit.head().seq, 2);
+        drop(audit);
+        assert_eq!(Log::open(&folder, 1, None).unwrap().log.head().seq, 2);
+    }
+}

@@ -1,0 +1,270 @@
+//! All keys in memory, and the one way to them: [`Keyring::open`] finds a key and asks
+//! the policies in one step, and gives a [`Permit`] or nothing.
+//!
+//! Readers take a snapshot without a lock; a change puts a new snapshot in its place.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    ops::Bound,
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use crate::{
+    audit::{Decision, Entry, KeyNote},
+    error::{Error, Reason, Result},
+    key::{Key, KeyId, KeyName, TenantId},
+    policy::{Action, Caller, Engine, Grant, KeyAction, Permit, Proposal, TenantAction, Verdict},
+};
+
+/// Keys and the policies that guard them.
+#[derive(Debug)]
+pub struct Keyring {
+    keys: ArcSwap<Snapshot>,
+    engine: ArcSwap<Engine>,
+    changing: Mutex<HashSet<(TenantId, KeyName)>>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Snapshot {
+    by_name: HashMap<TenantId, BTreeMap<KeyName, Arc<Key>>>,
+    by_id: HashMap<(TenantId, KeyId), Arc<Key>>,
+}
+
+impl Keyring {
+    /// A key ring with these keys and policies.
+    #[must_use]
+    pub fn new(keys: Vec<Key>, engine: Engine) -> Self {
+        let mut snapshot = Snapshot::default();
+        for key in keys {
+            snapshot.put(Arc::new(key));
+        }
+        Self {
+            keys: ArcSwap::from_pointee(snapshot),
+            engine: ArcSwap::from_pointee(engine),
+            changing: Mutex::default(),
+        }
+    }
+
+    /// Finds a key by name for one action.
+    ///
+    /// # Errors
+    /// [`Reason::KeyNotFound`] when there is none or the caller may not see it,
+    /// [`Reason::PermissionDenied`] when the caller may see it and may not do this.
+    pub fn open<A: KeyAction>(
+        &self,
+        caller: &Caller,
+        name: &KeyName,
+        entry: &mut Entry,
+    ) -> Result<Permit<A>> {
+        let keys = self.keys.load();
+        let found = keys
+            .by_name
+            .get(&caller.tenant)
+            .and_then(|own| own.get(name));
+        self.permit(caller, found, entry)
+    }
+
+    /// The same by the id an envelope carries.
+    ///
+    /// # Errors
+    /// As for [`Keyring::open`].
+    pub fn open_id<A: KeyAction>(
+        &self,
+        caller: &Caller,
+        id: KeyId,
+        entry: &mut Entry,
+    ) -> Result<Permit<A>> {
+        let keys = self.keys.load();
+        let found = keys.by_id.get(&(caller.tenant, id));
+        self.permit(caller, found, entry)
+    }
+
+    fn permit<A: KeyAction>(
+        &self,
+        caller: &Caller,
+        found: Option<&Arc<Key>>,
+        entry: &mut Entry,
+    ) -> Result<Permit<A>> {
+        let Some(key) = found else {
+            entry.decide(Decision::Deny, &[]);
+            return Err(Error::no_such_key());
+        };
+        let engine = self.engine.load();
+        match engine.permit(caller, key) {
+            Ok(permit) => {
+                entry.decide(Decision::Allow, permit.verdict().policies());
+                Ok(permit)
+            }
+            Err(verdict) => {
+                note(entry, key, &verdict);
+                if engine.about_key(caller, Action::GetKey, key).allowed() {
+                    Err(denied(A::ACTION))
+                } else {
+                    Err(Error::no_such_key())
+                }
+            }
+        }
+    }
+
+    /// Asks for an action on the caller's tenant, or on a key as it would be.
+    ///
+    /// # Errors
+    /// [`Reason::PermissionDenied`].
+    pub fn grant<A: TenantAction>(
+        &self,
+        caller: &Caller,
+        proposal: Option<&Proposal>,
+        entry: &mut Entry,
+    ) -> Result<Grant<A>> {
+        match self.engine.load().grant(caller, proposal) {
+            Ok(grant) => {
+                entry.decide(Decision::Allow, grant.verdict().policies());
+                Ok(grant)
+            }
+            Err(verdict) => {
+                entry.decide(Decision::Deny, verdict.policies());
+                Err(denied(A::ACTION))
+            }
+        }
+    }
+
+    /// The keys of a tenant the caller may see, by name, after `after`; and whether
+    /// there are more.
+    #[must_use]
+    pub fn visible(
+        &self,
+        caller: &Caller,
+        prefix: &str,
+        after: Option<&KeyName>,
+        limit: usize,
+    ) -> (Vec<Arc<Key>>, bool) {
+        let keys = self.keys.load();
+        let engine = self.engine.load();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let Some(own) = keys.by_name.get(&caller.tenant) else {
+            return (Vec::new(), false);
+        };
+        let mut seen = own
+            .range::<KeyName, _>((from, Bound::Unbounded))
+            .filter(|(name, _)| name.as_str().starts_with(prefix))
+            .filter(|(_, key)| engine.about_key(caller, Action::GetKey, key).allowed())
+            .map(|(_, key)| Arc::clone(key));
+        let page: Vec<_> = seen.by_ref().take(limit).collect();
+        let more = seen.next().is_some();
+        (page, more)
+    }
+
+    /// Announces a change of a key, or of a name that is to become one.
+    ///
+    /// # Errors
+    /// [`Reason::Conflict`] while another change of it is under way.
+    pub fn begin_change(self: &Arc<Self>, tenant: TenantId, name: &KeyName) -> Result<Change> {
+        let what = (tenant, name.clone());
+        if !self.changing.lock().insert(what.clone()) {
+            return Err(Error::new(
+                Reason::Conflict,
+                "another change of this key is under way; try again",
+            ));
+        }
+        Ok(Change {
+            keyring: Arc::clone(self),
+            what,
+        })
+    }
+
+    /// How many keys there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.keys.load().by_id.len()
+    }
+
+    /// No keys at all?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many keys should be rotated.
+    #[must_use]
+    pub fn rotation_due(&self) -> usize {
+        let due = |key: &&Arc<Key>| {
+            key.version(key.primary.get())
+                .is_some_and(|v| v.wraps.rotation_due())
+        };
+        self.keys.load().by_id.values().filter(due).count()
+    }
+
+    /// Is the name taken? For deciding what to do after a grant, never before one.
+    #[must_use]
+    pub fn has(&self, tenant: TenantId, name: &KeyName) -> bool {
+        self.keys
+            .load()
+            .by_name
+            .get(&tenant)
+            .is_some_and(|own| own.contains_key(name))
+    }
+
+    /// Other policies from now on.
+    pub fn enforce(&self, engine: Engine) {
+        self.engine.store(Arc::new(engine));
+    }
+
+    /// SHA-256 of the policies in force.
+    #[must_use]
+    pub fn policy_digest(&self) -> [u8; 32] {
+        *self.engine.load().digest()
+    }
+}
+
+impl Snapshot {
+    fn put(&mut self, key: Arc<Key>) {
+        let own = self.by_name.entry(key.tenant).or_default();
+        own.insert(key.name.clone(), Arc::clone(&key));
+        self.by_id.insert((key.tenant, key.id), key);
+    }
+}
+
+/// The right to change one key in memory, for as long as it lives.
+#[derive(Debug)]
+pub struct Change {
+    keyring: Arc<Keyring>,
+    what: (TenantId, KeyName),
+}
+
+impl Change {
+    /// Shows the new picture of the key to everybody. It must be stored already.
+    pub fn publish(&self, key: Key) -> Arc<Key> {
+        let key = Arc::new(key);
+        self.keyring.keys.rcu(|old| {
+            let mut next = Snapshot::clone(old);
+            next.put(Arc::clone(&key));
+            next
+        });
+        key
+    }
+}
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        self.keyring.changing.lock().remove(&self.what);
+    }
+}
+
+fn denied(action: Action) -> Error {
+    Error::new(
+        Reason::PermissionDenied,
+        format!("no policy allows you to {} here", action.name()),
+    )
+}
+
+fn note(entry: &mut Entry, key: &Key, verdict: &Verdict) {
+    entry.decide(Decision::Deny, verdict.policies());
+    entry.note(KeyNote {
+        name: key.name.to_string(),
+        id: key.id.to_string(),
+        version: None,
+    });
+}

@@ -1,0 +1,209 @@
+//! `keywrightd`: arguments, logging, runtime. Everything else is in the library.
+#![forbid(unsafe_code)]
+
+use std::{
+    ffi::OsString,
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
+
+use clap::{Parser, Subcommand};
+use keywright_pki::SpiffeId;
+use keywright_service::{
+    api::TlsReloader,
+    app::{self, StartError, open_hsm},
+    config::Config,
+    dev::Dev,
+    harden::harden,
+    init::init,
+    policy::Engine,
+};
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The Keywright daemon: batched envelope encryption with keys that cannot leave the HSM.
+#[derive(Debug, Parser)]
+#[command(name = "keywrightd", version, after_help = EXIT_CODES)]
+struct Args {
+    #[command(subcommand)]
+    command: Cmd,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 configuration file, \
+4 something it names (certificates, policies, addresses), 5 HSM, 6 data directory.\n\
+Logs are JSON lines on standard error; KEYWRIGHT_LOG sets the level (default info).";
+
+#[derive(Debug, Subcommand)]
+enum Cmd {
+    /// Serve until SIGTERM; SIGHUP reads certificates, policies and the PIN again.
+    Serve {
+        /// Configuration file (TOML).
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Check a configuration and everything it names, and start nothing.
+    CheckConfig {
+        /// Configuration file (TOML).
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Also log in to the token, probe it and attack throw-away keys.
+        #[arg(long)]
+        hsm: bool,
+    },
+    /// Initialise an appliance: its own key in the token, first administrators, genesis record.
+    #[command(
+        after_help = "Example:\n  keywrightd init --config /etc/keywright/keywrightd.toml --admin spiffe://corp.example/keywright/alice"
+    )]
+    Init {
+        /// Configuration file (TOML).
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// SPIFFE id of a first key administrator; repeat for more.
+        #[arg(long = "admin", value_name = "SPIFFE-ID", value_parser = parse_id)]
+        admins: Vec<SpiffeId>,
+    },
+    /// Everything for a laptop: SoftHSM token, CA, certificates, policies, daemon.
+    #[command(after_help = "Example:\n  keywrightd dev --data ./demo-data --listen 127.0.0.1:0")]
+    Dev {
+        /// Directory for everything; made when missing, continued when not.
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+        /// Address for gRPC; port 0 takes a free one.
+        #[arg(long, value_name = "ADDR")]
+        listen: Option<std::net::SocketAddr>,
+        /// PKCS#11 module instead of the installed SoftHSM2.
+        #[arg(long, value_name = "PATH")]
+        module: Option<PathBuf>,
+    },
+}
+
+fn parse_id(text: &str) -> Result<SpiffeId, String> {
+    SpiffeId::parse(text).map_err(|e| e.to_string())
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    log_to_stderr();
+    match run(args.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            anstream::eprintln!("keywrightd: {e}");
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+fn run(command: Cmd) -> Result<(), StartError> {
+    harden().map_err(StartError::Other)?;
+    match command {
+        Cmd::Serve { config } => {
+            let config = Config::read(&config)?;
+            block_on(app::run(config, |addresses| {
+                anstream::println!("ready on {}", addresses.grpc);
+            }))
+        }
+        Cmd::CheckConfig { config, hsm } => check(&Config::read(&config)?, hsm),
+        Cmd::Init { config, admins } => {
+            let config = Config::read(&config)?;
+            block_on(init(&config, &admins))?;
+            anstream::println!("initialised; start it with: keywrightd serve --config FILE");
+            Ok(())
+        }
+        Cmd::Dev {
+            data,
+            listen,
+            module,
+        } => develop(&data, listen, module),
+    }
+}
+
+fn check(config: &Config, hsm: bool) -> Result<(), StartError> {
+    let setup = |e: &dyn std::fmt::Display| StartError::Setup(e.to_string());
+    TlsReloader::new(config).map_err(|e| setup(&e))?;
+    Engine::read(&config.policies_dir).map_err(|e| setup(&e))?;
+    if hsm {
+        let evidence = block_on(async {
+            let hsm = open_hsm(config).await?;
+            let evidence = hsm.evidence();
+            hsm.close();
+            Ok::<_, StartError>(evidence)
+        })?;
+        anstream::println!(
+            "token {:?} serial {}",
+            evidence.token_label,
+            evidence.token_serial
+        );
+        for attack in evidence.attacks {
+            anstream::println!("  {:<4} {}: {}", attack.id, attack.attempt, attack.outcome);
+        }
+    }
+    anstream::println!("configuration is valid");
+    Ok(())
+}
+
+fn develop(
+    data: &std::path::Path,
+    listen: Option<std::net::SocketAddr>,
+    module: Option<PathBuf>,
+) -> Result<(), StartError> {
+    let dev = Dev::new(data)?;
+    let conf = dev.softhsm_conf()?;
+    become_with_softhsm_conf(conf.into_os_string())?;
+    block_on(async {
+        let mut config = dev.prepare(module).await?;
+        if let Some(listen) = listen {
+            config.listen.grpc = listen;
+        }
+        app::run(config, |addresses| {
+            if let Err(e) = dev.write_client_env(&addresses) {
+                tracing::error!(error = %e, "client.env");
+            }
+            anstream::print!("{}", dev.summary(&addresses));
+            anstream::println!("ready on {}", addresses.grpc);
+        })
+        .await
+    })
+}
+
+/// SoftHSM2 reads its environment when it is loaded, and setting a variable of a running
+/// process is not safe: start over with it set.
+fn become_with_softhsm_conf(conf: OsString) -> Result<(), StartError> {
+    const NAME: &str = "SOFTHSM2_CONF";
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "to see whether it is set already"
+    )]
+    if std::env::var_os(NAME).as_ref() == Some(&conf) {
+        return Ok(());
+    }
+    let this = std::env::current_exe().map_err(|e| StartError::Other(e.to_string()))?;
+    let e = Command::new(this)
+        .args(std::env::args_os().skip(1))
+        .env(NAME, conf)
+        .exec();
+    Err(StartError::Other(format!("cannot start over: {e}")))
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T, StartError>>) -> Result<T, StartError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| StartError::Other(format!("no runtime: {e}")))?;
+    let result = runtime.block_on(work);
+    // A call that hangs in a PKCS#11 module must not keep the process.
+    runtime.shutdown_background();
+    result
+}
+
+fn log_to_stderr() {
+    let filter =
+        EnvFilter::try_from_env("KEYWRIGHT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .json()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}

@@ -1,0 +1,51 @@
+//! Create a key.
+
+use std::sync::Arc;
+
+use super::generate::{Wanted, generate};
+use crate::{
+    error::{Error, Reason, Result},
+    key::{Key, KeyId, VersionNumber},
+    ops::{App, Call},
+    policy::{Proposal, act},
+};
+
+/// Creates a key with its first version.
+///
+/// # Errors
+/// [`Reason::KeyExists`], permission, HSM, store.
+pub async fn create_key(app: &Arc<App>, call: &mut Call, proposal: Proposal) -> Result<Arc<Key>> {
+    let grant =
+        app.keyring
+            .grant::<act::CreateKey>(&call.caller, Some(&proposal), &mut call.entry)?;
+    let tenant = grant.tenant();
+    let change = app.keyring.begin_change(tenant, &proposal.name)?;
+    if app.keyring.has(tenant, &proposal.name) {
+        return Err(Error::field(
+            Reason::KeyExists,
+            "name",
+            format!("a key named {} exists already", proposal.name),
+        ));
+    }
+    let mut id = KeyId([0; 16]);
+    app.entropy.fill(&mut id.0)?;
+    let first = generate(
+        app,
+        call,
+        &Wanted {
+            tenant,
+            tenant_name: &call.caller.tenant_name,
+            key: id,
+            name: &proposal.name,
+            spec: proposal.spec,
+            number: VersionNumber::FIRST,
+        },
+    )
+    .await?;
+    let Proposal { name, spec, labels } = proposal;
+    let key = Key::new(id, tenant, name, spec, labels, first);
+    app.store.create_key(&key).await?;
+    let key = change.publish(key);
+    call.note(&key, Some(key.primary.get()));
+    Ok(key)
+}

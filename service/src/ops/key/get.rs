@@ -1,0 +1,22 @@
+//! Read about a key.
+
+use std::sync::Arc;
+
+use crate::{
+    error::Result,
+    key::{Key, KeyName},
+    ops::{App, Call},
+    policy::act,
+};
+
+/// The key, without anything secret: there is nothing secret in it.
+///
+/// # Errors
+/// Permission.
+pub fn get_key(app: &App, call: &mut Call, name: &KeyName) -> Result<Arc<Key>> {
+    let permit = app
+        .keyring
+        .open::<act::GetKey>(&call.caller, name, &mut call.entry)?;
+    call.note(permit.key(), None);
+    Ok(permit.shared_key())
+}

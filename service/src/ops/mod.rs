@@ -1,0 +1,158 @@
+//! The operations, one file each. Their first line opens a permit or a grant; there is
+//! no other way to a key. They speak domain words only: no wire type, no database, no
+//! PKCS#11 comes in here.
+
+mod batch;
+mod decrypt;
+mod encrypt;
+mod key;
+mod open;
+mod random;
+mod reencrypt;
+mod rewrap;
+mod seal;
+mod wraps;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use keywright_hsm::Hsm;
+
+pub use batch::{Failures, Output, Strings};
+pub use decrypt::{Decrypt, decrypt};
+pub use encrypt::{Encrypt, Sealed, encrypt};
+pub use key::{
+    Evidence, ListKeys, Page, VersionEvidence, create_key, get_key, get_key_evidence, list_keys,
+    rotate_key,
+};
+pub use open::Envelopes;
+pub use random::random;
+pub use reencrypt::{Reencrypt, reencrypt};
+pub use rewrap::{Rewrap, Rewrapped, rewrap};
+
+use crate::{
+    audit::{Audit, Entry, KeyNote},
+    clock::{Clock, Entropy},
+    config::Limits,
+    error::{Error, Result},
+    key::Key,
+    keyring::Keyring,
+    metrics,
+    policy::Caller,
+    store::Store,
+};
+
+/// Everything an operation needs, built once.
+pub struct App {
+    /// The token.
+    pub hsm: Hsm,
+    /// Key metadata on disk.
+    pub store: Arc<dyn Store>,
+    /// Keys and policies in memory.
+    pub keyring: Arc<Keyring>,
+    /// Where every request is accounted for.
+    pub audit: Audit,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness of the operating system.
+    pub entropy: Arc<dyn Entropy>,
+    /// How much of everything.
+    pub limits: Limits,
+    /// One reservation of wraps at a time.
+    pub reserving: tokio::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App")
+            .field("hsm", &self.hsm)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One request: who asks, until when, and what is written down about it.
+#[derive(Debug)]
+pub struct Call {
+    /// Who asks.
+    pub caller: Arc<Caller>,
+    /// When the answer is too late.
+    pub deadline: Instant,
+    /// What is written down.
+    pub entry: Entry,
+    rpc: &'static str,
+    began: Instant,
+}
+
+impl Call {
+    /// A request that begins now. `entry` knows request id and peer already.
+    #[must_use]
+    pub fn new(caller: Arc<Caller>, rpc: &'static str, deadline: Instant, entry: Entry) -> Self {
+        let entry = Entry {
+            caller: Some(caller.id.to_string()),
+            certificate: Some(hex::encode(caller.certificate)),
+            tenant: Some(caller.tenant_name.to_string()),
+            action: rpc.to_owned(),
+            ..entry
+        };
+        Self {
+            caller,
+            deadline,
+            entry,
+            rpc,
+            began: Instant::now(),
+        }
+    }
+
+    /// Notes the key and the version that was used.
+    fn note(&mut self, key: &Key, version: Option<u32>) {
+        self.entry.note(KeyNote {
+            name: key.name.to_string(),
+            id: key.id.to_string(),
+            version,
+        });
+    }
+
+    /// Notes how the items of a batch went.
+    fn items(&mut self, ok: usize, failed: usize, bytes: usize) {
+        self.entry.items_ok = ok;
+        self.entry.items_failed = failed;
+        self.entry.bytes = bytes;
+        metrics::items(self.rpc, ok, failed, bytes);
+    }
+}
+
+/// Runs an operation and writes its record, whatever came of it. Without a durable
+/// record there is no answer, also not a bad one.
+///
+/// # Errors
+/// What the operation answered, or [`Reason::AuditUnavailable`](crate::error::Reason).
+pub async fn accounted<T>(
+    app: &Arc<App>,
+    mut call: Call,
+    run: impl AsyncFnOnce(&Arc<App>, &mut Call) -> Result<T>,
+) -> Result<T> {
+    let result = run(app, &mut call).await;
+    let Call {
+        mut entry, began, ..
+    } = call;
+    entry.finish(result.as_ref().map(drop).map_err(Error::reason));
+    entry.duration_us = micros(began.elapsed());
+    if let Err(e) = &result
+        && let Some(internal) = e.internal_text()
+    {
+        tracing::error!(
+            request_id = entry.request_id,
+            reason = e.reason().name(),
+            internal,
+            "request failed"
+        );
+    }
+    app.audit.record(entry).await?;
+    result
+}
+
+pub(crate) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,154 @@
+//! Plaintexts into one new envelope: one DEK, one HSM operation, one header.
+
+use std::sync::Arc;
+
+use super::{App, Call, Output, wraps};
+use crate::{
+    config::Limits,
+    envelope::{
+        Binding, Context, Header, ITEM_OVERHEAD, Kind, Refused, Salt, Schedule, Sealer, wrap_aad,
+    },
+    error::{Error, Reason, Result},
+    key::{Key, KeyVersion},
+};
+
+/// A batch to be sealed.
+pub(super) struct Plain<'a> {
+    pub(super) key: &'a Key,
+    pub(super) context: &'a Context,
+    /// Each item carries the header in front.
+    pub(super) attached: bool,
+    /// In order; an error stays in its place.
+    pub(super) items: &'a mut (dyn ExactSizeIterator<Item = Result<Item<'a>>> + Send),
+    /// Bytes of all plaintexts, to make room once.
+    pub(super) bytes: usize,
+}
+
+/// One item.
+pub(super) struct Item<'a> {
+    pub(super) aad: &'a [u8],
+    pub(super) plaintext: &'a [u8],
+}
+
+impl<'a> Item<'a> {
+    /// Checks the limits of one item.
+    pub(super) fn new(limits: &Limits, aad: &'a [u8], plaintext: &'a [u8]) -> Result<Self> {
+        too_large("item", plaintext.len(), limits.item_bytes)?;
+        too_large("AAD", aad.len(), limits.aad_bytes)?;
+        Ok(Self { aad, plaintext })
+    }
+}
+
+pub(super) fn too_large(what: &str, bytes: usize, limit: usize) -> Result<()> {
+    if bytes <= limit {
+        return Ok(());
+    }
+    Err(Error::new(
+        Reason::ItemTooLarge,
+        format!("the {what} has {bytes} bytes; at most {limit}"),
+    ))
+}
+
+/// A new envelope.
+pub(super) struct Envelope {
+    pub(super) header: Header,
+    pub(super) version: u32,
+    pub(super) output: Output,
+}
+
+/// Seals a batch under the primary version of a key. The DEK is made after the whole
+/// request is in memory and lives until this returns.
+pub(super) async fn seal(app: &Arc<App>, call: &mut Call, plain: Plain<'_>) -> Result<Envelope> {
+    let version = plain.key.to_protect()?.get();
+    call.note(plain.key, Some(version.number.get()));
+    let (header, mut sealer) = open_envelope(app, call, plain.key, plain.context, version).await?;
+    call.entry.envelope = Some(hex::encode(header.salt()));
+    call.entry.envelopes = 1;
+
+    let front = if plain.attached { Header::LEN } else { 0 };
+    let count = plain.items.len();
+    let mut output = Output {
+        data: vec![0; plain.bytes + count * (front + ITEM_OVERHEAD)].into(),
+        ends: Vec::with_capacity(count),
+        ..Output::default()
+    };
+    let mut end = 0;
+    for (index, item) in plain.items.enumerate() {
+        let sealed = item.and_then(|item| {
+            let room = output.data.get_mut(end..).unwrap_or_default();
+            put(&mut sealer, room, plain.attached.then_some(&header), &item)
+        });
+        match sealed {
+            Ok(bytes) => end += bytes,
+            Err(e) => {
+                // The index stays the position in the request.
+                sealer.skip();
+                output.failures.push(index, e);
+            }
+        }
+        output.ends.push(end);
+    }
+    output.data.truncate(end);
+    Ok(Envelope {
+        header,
+        version: version.number.get(),
+        output,
+    })
+}
+
+async fn open_envelope(
+    app: &Arc<App>,
+    call: &Call,
+    key: &Key,
+    context: &Context,
+    version: &KeyVersion,
+) -> Result<(Header, Sealer)> {
+    let Key {
+        id: key_id, tenant, ..
+    } = *key;
+    let mut salt: Salt = [0; 16];
+    app.entropy.fill(&mut salt)?;
+    let aad = wrap_aad(Kind::Items, key_id, tenant, version.number);
+    wraps::count(app, key, version, 1).await?;
+    let (dek, wrapped) = app.hsm.mint(version.on_token, aad, call.deadline).await?;
+    let binding = Binding {
+        kind: Kind::Items,
+        key_id,
+        tenant,
+        salt,
+        context,
+    };
+    let schedule = Schedule::derive(&dek, &binding).map_err(never)?;
+    let header = Header::assemble(
+        Kind::Items,
+        key_id,
+        salt,
+        schedule.commitment(),
+        version.number,
+        &wrapped,
+    );
+    Ok((header, schedule.sealer().map_err(never)?))
+}
+
+/// Seals one item to the front of `room`; returns how much it took.
+fn put(
+    sealer: &mut Sealer,
+    room: &mut [u8],
+    header: Option<&Header>,
+    item: &Item<'_>,
+) -> Result<usize> {
+    let front = header.map_or(0, |_| Header::LEN);
+    let bytes = front + item.plaintext.len() + ITEM_OVERHEAD;
+    let room = room.get_mut(..bytes).ok_or_else(|| never(Refused))?;
+    let (head, body) = room.split_at_mut(front);
+    if let Some(header) = header {
+        head.copy_from_slice(header.as_bytes());
+    }
+    sealer.seal(item.aad, item.plaintext, body).map_err(never)?;
+    Ok(bytes)
+}
+
+/// Sealing cannot fail for a caller's reason.
+fn never(_: Refused) -> Error {
+    Error::internal("sealing failed")
+}

@@ -1,0 +1,99 @@
+//! The actions policies speak of, and one type for each, so that a permit for one
+//! cannot be used for another.
+
+/// What a caller wants to do; the names are those of the Cedar schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Seal under a key.
+    Encrypt,
+    /// Open what a key sealed.
+    Decrypt,
+    /// Move envelopes to the primary version.
+    Rewrap,
+    /// Open in order to seal under another DEK.
+    ReencryptFrom,
+    /// Seal what was opened.
+    ReencryptTo,
+    /// Random bytes.
+    GenerateRandom,
+    /// A new key.
+    CreateKey,
+    /// Read about a key.
+    GetKey,
+    /// Read about the keys of a tenant.
+    ListKeys,
+    /// A new version.
+    RotateKey,
+    /// What the HSM says about a key.
+    GetKeyEvidence,
+}
+
+impl Action {
+    /// Every action.
+    pub const ALL: [Self; 11] = [
+        Self::Encrypt,
+        Self::Decrypt,
+        Self::Rewrap,
+        Self::ReencryptFrom,
+        Self::ReencryptTo,
+        Self::GenerateRandom,
+        Self::CreateKey,
+        Self::GetKey,
+        Self::ListKeys,
+        Self::RotateKey,
+        Self::GetKeyEvidence,
+    ];
+
+    /// As in the schema.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Encrypt => "encrypt",
+            Self::Decrypt => "decrypt",
+            Self::Rewrap => "rewrap",
+            Self::ReencryptFrom => "reencrypt_from",
+            Self::ReencryptTo => "reencrypt_to",
+            Self::GenerateRandom => "generate_random",
+            Self::CreateKey => "create_key",
+            Self::GetKey => "get_key",
+            Self::ListKeys => "list_keys",
+            Self::RotateKey => "rotate_key",
+            Self::GetKeyEvidence => "get_key_evidence",
+        }
+    }
+}
+
+/// An action on a key that exists; sealed.
+pub trait KeyAction: sealed::Sealed + Send + Sync + 'static {
+    /// Its value.
+    const ACTION: Action;
+}
+
+/// An action on a tenant, or on a key that does not exist yet; sealed.
+pub trait TenantAction: sealed::Sealed + Send + Sync + 'static {
+    /// Its value.
+    const ACTION: Action;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// One type for each action.
+pub mod act {
+    use super::{Action, KeyAction, TenantAction, sealed::Sealed};
+
+    macro_rules! actions {
+        ($kind:ident: $($action:ident)*) => {$(
+            #[doc = concat!("[`Action::", stringify!($action), "`] as a type.")]
+            #[derive(Debug, Clone, Copy)]
+            pub struct $action;
+            impl Sealed for $action {}
+            impl $kind for $action {
+                const ACTION: Action = Action::$action;
+            }
+        )*};
+    }
+    actions!(KeyAction: Encrypt Decrypt Rewrap ReencryptFrom ReencryptTo GetKey RotateKey GetKeyEvidence);
+    actions!(TenantAction: GenerateRandom CreateKey ListKeys);
+}

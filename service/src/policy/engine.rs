@@ -1,0 +1,637 @@
+//! Cedar, asked the safe way: policies validated strictly when they are read, requests
+//! checked against the schema, and any evaluation error a deny. (Cedar itself skips a
+//! policy that errors, a forbid included.)
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+};
+
+use cedar_policy::{
+    Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId,
+    PolicySet, Request, RestrictedExpression, Schema, ValidationMode, Validator,
+};
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, NamedSource};
+use moka::sync::Cache;
+use sha2::{Digest, Sha256};
+
+use super::{
+    Action, Caller, Grant, KeyAction, Permit, Proposal, Roles, RolesError, TenantAction, Verdict,
+};
+use crate::key::{Key, KeyId, KeySpec, Labels, Revision, TenantId};
+
+/// The schema, compiled in.
+pub const SCHEMA: &str = include_str!("../../policies/keywright.cedarschema");
+/// Forbids that are always in force.
+pub const BUILTIN: &str = include_str!("../../policies/builtin.cedar");
+/// Default policies, written by `init` for the operator to edit.
+pub const DEFAULT_ROLES: &str = include_str!("../../policies/roles.cedar");
+/// The policy of `dev`.
+pub const DEV: &str = include_str!("../../policies/dev.cedar");
+
+/// Why policies are refused.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// The directory or a file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not Cedar; the text marks the place.
+    #[error("{file} is not a valid policy file:\n{report}")]
+    Syntax {
+        /// Which file.
+        file: String,
+        /// Cedar's report with the place marked.
+        report: String,
+    },
+    /// Cedar, but not about our schema.
+    #[error("the policies do not fit the schema:\n{0}")]
+    Schema(String),
+    /// Two policies with one id.
+    #[error("{file}: a policy with id {id:?} exists already")]
+    Duplicate {
+        /// Which file.
+        file: String,
+        /// Which id.
+        id: String,
+    },
+    /// `roles.toml`.
+    #[error("{}: {source}", path.display())]
+    Roles {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        source: RolesError,
+    },
+}
+
+/// A set of policies and roles in force. Immutable; a reload makes a new one, and with
+/// it a new cache.
+pub struct Engine {
+    policies: PolicySet,
+    schema: Schema,
+    roles: Roles,
+    digest: [u8; 32],
+    verdicts: Cache<Question, Arc<Verdict>>,
+}
+
+/// What a verdict depends on. The certificate stands for the caller.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Question {
+    certificate: [u8; 32],
+    action: Action,
+    resource: (KeyId, u64),
+}
+
+/// What policies see of a key.
+struct Seen<'a> {
+    uid: String,
+    tenant: TenantId,
+    name: &'a str,
+    spec: KeySpec,
+    labels: &'a Labels,
+}
+
+const VERDICTS: u64 = 100_000;
+
+impl Engine {
+    /// Reads every `*.cedar` and `roles.toml` of a directory.
+    ///
+    /// # Errors
+    /// The file and what is wrong with it.
+    pub fn read(dir: &Path) -> Result<Self, PolicyError> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| PolicyError::Io { path, source }
+        };
+        let mut files = BTreeMap::new();
+        for entry in fs::read_dir(dir).map_err(io(dir))? {
+            let path = entry.map_err(io(dir))?.path();
+            if path.extension().is_some_and(|e| e == "cedar") {
+                let text = fs::read_to_string(&path).map_err(io(&path))?;
+                files.insert(path.display().to_string(), text);
+            }
+        }
+        let path = dir.join("roles.toml");
+        let text = fs::read_to_string(&path).map_err(io(&path))?;
+        let roles = Roles::parse(&text).map_err(|source| PolicyError::Roles { path, source })?;
+        Self::new(&files, &text, roles)
+    }
+
+    /// From texts: file name to policies, and the roles with the text they came from.
+    ///
+    /// # Errors
+    /// As for [`Engine::read`].
+    pub fn new(
+        files: &BTreeMap<String, String>,
+        roles_text: &str,
+        roles: Roles,
+    ) -> Result<Self, PolicyError> {
+        let (schema, _) =
+            Schema::from_cedarschema_str(SCHEMA).map_err(|e| PolicyError::Schema(e.to_string()))?;
+        let mut policies = PolicySet::new();
+        let mut hash = Sha256::new();
+        let builtin = ("(built in)".to_owned(), BUILTIN.to_owned());
+        for (file, text) in std::iter::once((&builtin.0, &builtin.1)).chain(files) {
+            add(&mut policies, file, text)?;
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text);
+        }
+        hash.update(roles_text);
+        validate(&policies, &schema)?;
+        Ok(Self {
+            policies,
+            schema,
+            roles,
+            digest: hash.finalize().into(),
+            verdicts: Cache::new(VERDICTS),
+        })
+    }
+
+    /// SHA-256 over all policies and roles in force.
+    #[must_use]
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
+    /// A permit for one action on one key.
+    ///
+    /// # Errors
+    /// The verdict that denied it.
+    pub fn permit<A: KeyAction>(
+        &self,
+        caller: &Caller,
+        key: &Arc<Key>,
+    ) -> Result<Permit<A>, Arc<Verdict>> {
+        let verdict = self.about_key(caller, A::ACTION, key);
+        if !verdict.allowed {
+            return Err(verdict);
+        }
+        Ok(Permit {
+            key: Arc::clone(key),
+            verdict,
+            action: std::marker::PhantomData,
+        })
+    }
+
+    /// A grant for one action in the caller's tenant. With a proposal: on a key as it
+    /// would be.
+    ///
+    /// # Errors
+    /// The verdict that denied it.
+    pub fn grant<A: TenantAction>(
+        &self,
+        caller: &Caller,
+        proposal: Option<&Proposal>,
+    ) -> Result<Grant<A>, Arc<Verdict>> {
+        let verdict = match proposal {
+            Some(p) => {
+                let seen = Seen {
+                    uid: "new".into(),
+                    tenant: caller.tenant,
+                    name: p.name.as_str(),
+                    spec: p.spec,
+                    labels: &p.labels,
+                };
+                Arc::new(self.ask(caller, A::ACTION, Some(&seen)))
+            }
+            None => self.cached(caller, A::ACTION, (KeyId(caller.tenant.0), 0), || {
+                self.ask(caller, A::ACTION, None)
+            }),
+        };
+        if !verdict.allowed {
+            return Err(verdict);
+        }
+        Ok(Grant {
+            tenant: caller.tenant,
+            verdict,
+            action: std::marker::PhantomData,
+        })
+    }
+
+    /// What the policies say about a key, for deciding what a refusal may reveal.
+    #[must_use]
+    pub fn about_key(&self, caller: &Caller, action: Action, key: &Key) -> Arc<Verdict> {
+        // The wall, before Cedar is asked and apart from it.
+        if key.tenant != caller.tenant {
+            return Arc::new(Verdict {
+                allowed: false,
+                policies: vec!["tenant wall".into()],
+            });
+        }
+        let Revision(revision) = key.revision;
+        self.cached(caller, action, (key.id, revision), || {
+            let seen = Seen {
+                uid: key.id.to_string(),
+                tenant: key.tenant,
+                name: key.name.as_str(),
+                spec: key.spec,
+                labels: &key.labels,
+            };
+            self.ask(caller, action, Some(&seen))
+        })
+    }
+
+    fn cached(
+        &self,
+        caller: &Caller,
+        action: Action,
+        resource: (KeyId, u64),
+        ask: impl FnOnce() -> Verdict,
+    ) -> Arc<Verdict> {
+        let question = Question {
+            certificate: caller.certificate,
+            action,
+            resource,
+        };
+        self.verdicts.get_with(question, || Arc::new(ask()))
+    }
+
+    fn ask(&self, caller: &Caller, action: Action, key: Option<&Seen<'_>>) -> Verdict {
+        let undecided = |why: String| {
+            tracing::error!(caller = %caller.id, action = action.name(), why, "policy undecided, so denied");
+            Verdict {
+                allowed: false,
+                policies: vec!["undecided".into()],
+            }
+        };
+        let (request, entities) = match self.request(caller, action, key) {
+            Ok(parts) => parts,
+            Err(why) => return undecided(why),
+        };
+        let response = Authorizer::new().is_authorized(&request, &self.policies, &entities);
+        if let Some(e) = response.diagnostics().errors().next() {
+            return undecided(e.to_string());
+        }
+        let mut policies: Vec<String> = response
+            .diagnostics()
+            .reason()
+            .map(PolicyId::to_string)
+            .collect();
+        policies.sort();
+        Verdict {
+            allowed: response.decision() == Decision::Allow,
+            policies,
+        }
+    }
+
+    fn request(
+        &self,
+        caller: &Caller,
+        action: Action,
+        key: Option<&Seen<'_>>,
+    ) -> Result<(Request, Entities), String> {
+        let principal = uid("Workload", caller.id.as_str())?;
+        let tenant = uid("Tenant", &caller.tenant.to_string())?;
+        let roles = self
+            .roles
+            .of(&caller.id)
+            .map(|r| uid("Role", r))
+            .collect::<Result<HashSet<_>, _>>()?;
+        let attributes = HashMap::from([
+            (
+                "tenant".to_owned(),
+                RestrictedExpression::new_entity_uid(tenant.clone()),
+            ),
+            ("trust_domain".to_owned(), text(caller.id.trust_domain())),
+        ]);
+        let mut entities: Vec<Entity> = roles.iter().cloned().map(Entity::with_uid).collect();
+        entities.push(Entity::with_uid(tenant.clone()));
+        entities
+            .push(Entity::new(principal.clone(), attributes, roles).map_err(|e| e.to_string())?);
+        let resource = match key {
+            None => tenant,
+            Some(key) => {
+                let entity = key_entity(key)?;
+                let uid = entity.uid();
+                entities.push(entity);
+                uid
+            }
+        };
+        let action = uid("Action", action.name())?;
+        let request = Request::new(
+            principal,
+            action,
+            resource,
+            Context::empty(),
+            Some(&self.schema),
+        )
+        .map_err(|e| e.to_string())?;
+        let entities =
+            Entities::from_entities(entities, Some(&self.schema)).map_err(|e| e.to_string())?;
+        Ok((request, entities))
+    }
+}
+
+fn key_entity(key: &Seen<'_>) -> Result<Entity, String> {
+    let tenant = uid("Tenant", &key.tenant.to_string())?;
+    let attributes = [
+        (
+            "tenant".to_owned(),
+            RestrictedExpression::new_entity_uid(tenant.clone()),
+        ),
+        ("name".to_owned(), text(key.name)),
+        ("spec".to_owned(), text(key.spec.name())),
+        ("use".to_owned(), text(key.spec.key_use().name())),
+    ];
+    let tags = key.labels.pairs().iter().map(|(k, v)| (k.clone(), text(v)));
+    Entity::new_with_tags(uid("Key", &key.uid)?, attributes, [tenant], tags)
+        .map_err(|e| e.to_string())
+}
+
+fn text(value: &str) -> RestrictedExpression {
+    RestrictedExpression::new_string(value.to_owned())
+}
+
+fn uid(kind: &str, id: &str) -> Result<EntityUid, String> {
+    let kind = EntityTypeName::from_str(kind).map_err(|e| e.to_string())?;
+    Ok(EntityUid::from_type_name_and_id(kind, EntityId::new(id)))
+}
+
+fn add(policies: &mut PolicySet, file: &str, text: &str) -> Result<(), PolicyError> {
+    let parsed = PolicySet::from_str(text).map_err(|e| PolicyError::Syntax {
+        file: file.to_owned(),
+        report: report(e, file, text),
+    })?;
+    if let Some(template) = parsed.templates().next() {
+        return Err(PolicyError::Schema(format!(
+            "{file}: policy templates are not used: {template}"
+        )));
+    }
+    for policy in parsed.policies() {
+        let id = policy
+            .annotation("id")
+            .map_or_else(|| format!("{file}:{}", policy.id()), str::to_owned);
+        policies
+            .add(policy.new_id(PolicyId::new(&id)))
+            .map_err(|_| PolicyError::Duplicate {
+                file: file.to_owned(),
+                id,
+            })?;
+    }
+    Ok(())
+}
+
+/// Strict: a policy that could meet an attribute it has no type for is refused now,
+/// not when it matters.
+fn validate(policies: &PolicySet, schema: &Schema) -> Result<(), PolicyError> {
+    let result = Validator::new(schema.clone()).validate(policies, ValidationMode::Strict);
+    if result.validation_passed() {
+        return Ok(());
+    }
+    let errors: Vec<String> = result
+        .validation_errors()
+        .map(|e| format!("  {e}"))
+        .collect();
+    Err(PolicyError::Schema(errors.join("\n")))
+}
+
+/// The error with its place in the source marked.
+fn report(error: impl Diagnostic + Send + Sync + 'static, file: &str, text: &str) -> String {
+    let report =
+        miette::Report::new(error).with_source_code(NamedSource::new(file, text.to_owned()));
+    let mut out = String::new();
+    let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor());
+    match handler.render_report(&mut out, report.as_ref()) {
+        Ok(()) => out,
+        Err(_) => {
+            let _ = write!(out, "{report}");
+            out
+        }
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Engine({})", hex::encode(self.digest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keywright_pki::SpiffeId;
+
+    use super::*;
+    use crate::policy::act;
+
+    fn engine(extra: &str, roles: &str) -> Result<Engine, PolicyError> {
+        let files = BTreeMap::from([
+            ("roles.cedar".to_owned(), DEFAULT_ROLES.to_owned()),
+            ("extra.cedar".to_owned(), extra.to_owned()),
+        ]);
+        Engine::new(&files, roles, Roles::parse(roles).unwrap())
+    }
+
+    const ROLES: &str = "[roles]\nkey-user = [\"spiffe://a/user\"]\nkey-admin = [\"spiffe://a/admin\"]\nrewrapper = [\"spiffe://a/rewrap\"]";
+
+    fn caller(id: &str, tenant: u8) -> Caller {
+        Caller {
+            id: SpiffeId::parse(id).unwrap(),
+            tenant: TenantId([tenant; 16]),
+            tenant_name: "t".into(),
+            certificate: Sha256::digest(format!("{id}{tenant}")).into(),
+        }
+    }
+
+    fn key(name: &str, label: &str) -> Arc<Key> {
+        let mut key = crate::key::tests::key(name);
+        key.labels = Labels::new(BTreeMap::from([("team".into(), label.into())])).unwrap();
+        Arc::new(key)
+    }
+
+    fn may(engine: &Engine, id: &str, action: Action, key: &Key) -> bool {
+        engine.about_key(&caller(id, 2), action, key).allowed()
+    }
+
+    #[test]
+    fn roles_decide() {
+        let engine = engine("", ROLES).unwrap();
+        let key = key("a/b", "x");
+        let allowed = |id: &str| -> Vec<&str> {
+            Action::ALL
+                .into_iter()
+                .filter(|a| !matches!(a, Action::ListKeys | Action::GenerateRandom))
+                .filter(|a| may(&engine, id, *a, &key))
+                .map(Action::name)
+                .collect()
+        };
+        assert_eq!(
+            allowed("spiffe://a/user"),
+            [
+                "encrypt",
+                "decrypt",
+                "reencrypt_from",
+                "reencrypt_to",
+                "get_key"
+            ]
+        );
+        assert_eq!(
+            allowed("spiffe://a/admin"),
+            ["create_key", "get_key", "rotate_key", "get_key_evidence"]
+        );
+        assert_eq!(allowed("spiffe://a/rewrap"), ["rewrap", "get_key"]);
+        assert!(allowed("spiffe://a/nobody").is_empty());
+    }
+
+    #[test]
+    fn the_wall_stands_even_if_policies_are_wide_open() {
+        let engine = engine("permit (principal, action, resource);", ROLES).unwrap();
+        let key = key("a", "x");
+        assert!(may(&engine, "spiffe://a/nobody", Action::Decrypt, &key));
+        let stranger = caller("spiffe://b/user", 3);
+        assert!(!engine.about_key(&stranger, Action::Decrypt, &key).allowed());
+        // And Cedar's own wall, with the one in code taken away.
+        let seen = Seen {
+            uid: "x".into(),
+            tenant: key.tenant,
+            name: "a",
+            spec: key.spec,
+            labels: &key.labels,
+        };
+        let verdict = engine.ask(&stranger, Action::Decrypt, Some(&seen));
+        assert_eq!(verdict.policies(), ["keywright:tenant-wall-keys"]);
+    }
+
+    #[test]
+    fn duties_cannot_be_permitted_together() {
+        let engine = engine("permit (principal, action, resource);", ROLES).unwrap();
+        let key = key("a", "x");
+        assert!(!may(&engine, "spiffe://a/admin", Action::Decrypt, &key));
+        assert!(!may(&engine, "spiffe://a/rewrap", Action::Decrypt, &key));
+        assert!(may(&engine, "spiffe://a/rewrap", Action::Encrypt, &key));
+    }
+
+    #[test]
+    fn names_and_labels_can_be_asked_for() {
+        let extra = "@id(\"x\") permit (principal == Workload::\"spiffe://a/p\", action == Action::\"encrypt\", resource is Key)
+            when { resource.name like \"pay/*\" && resource.hasTag(\"team\") && resource.getTag(\"team\") == \"pay\" };";
+        let engine = engine(extra, ROLES).unwrap();
+        assert!(may(
+            &engine,
+            "spiffe://a/p",
+            Action::Encrypt,
+            &key("pay/a", "pay")
+        ));
+        // The engine caches by key id and revision, so other keys need other ids.
+        let other = |name: &str, label: &str, id: u8| {
+            let mut k = Key::clone(&key(name, label));
+            k.id = KeyId([id; 16]);
+            k
+        };
+        assert!(!may(
+            &engine,
+            "spiffe://a/p",
+            Action::Encrypt,
+            &other("pay/a", "hr", 8)
+        ));
+        assert!(!may(
+            &engine,
+            "spiffe://a/p",
+            Action::Encrypt,
+            &other("hr/a", "pay", 9)
+        ));
+    }
+
+    #[test]
+    fn an_evaluation_error_is_a_deny() {
+        // Passes strict validation and overflows when it is evaluated.
+        let extra =
+            "@id(\"boom\") forbid (principal, action == Action::\"encrypt\", resource is Key)
+            when { 9223372036854775807 + 1 == 0 };
+            @id(\"open\") permit (principal, action, resource is Key);";
+        let engine = engine(extra, ROLES).unwrap();
+        let verdict = engine.about_key(
+            &caller("spiffe://a/user", 2),
+            Action::Encrypt,
+            &key("a", "x"),
+        );
+        assert!(!verdict.allowed());
+        assert_eq!(verdict.policies(), ["undecided"]);
+        assert!(may(
+            &engine,
+            "spiffe://a/user",
+            Action::Decrypt,
+            &key("a", "x")
+        ));
+    }
+
+    #[test]
+    fn a_permit_names_the_policy_that_gave_it() {
+        let engine = engine("", ROLES).unwrap();
+        let permit = engine
+            .permit::<act::Encrypt>(&caller("spiffe://a/user", 2), &key("a", "x"))
+            .unwrap();
+        assert_eq!(permit.verdict().policies(), ["key-user"]);
+        let denied = engine.permit::<act::Rewrap>(&caller("spiffe://a/user", 2), &key("a", "x"));
+        assert_eq!(denied.unwrap_err().policies(), Vec::<String>::new());
+        let tenant = engine
+            .grant::<act::ListKeys>(&caller("spiffe://a/user", 2), None)
+            .unwrap();
+        assert_eq!(tenant.tenant(), TenantId([2; 16]));
+    }
+
+    #[test]
+    fn bad_policies_are_refused_with_their_place() {
+        let e = engine("permit (principal, action, resource)\nwhen { oops ", ROLES).unwrap_err();
+        let text = e.to_string();
+        assert!(text.contains("extra.cedar") && text.contains("2"), "{text}");
+        for (policy, expected) in [
+            (
+                "permit (principal, action == Action::\"fly\", resource);",
+                "fly",
+            ),
+            (
+                "permit (principal, action, resource is Key) when { resource.colour == \"x\" };",
+                "colour",
+            ),
+            (
+                "permit (principal == ?principal, action, resource);",
+                "template",
+            ),
+            (
+                "@id(\"key-user\") permit (principal, action, resource);",
+                "key-user",
+            ),
+        ] {
+            let text = engine(policy, ROLES).unwrap_err().to_string();
+            assert!(text.contains(expected), "{policy}: {text}");
+        }
+    }
+
+    #[test]
+    fn the_dev_policy_fits_the_schema() {
+        engine(DEV, ROLES).unwrap();
+    }
+
+    #[test]
+    fn every_action_is_in_the_schema() {
+        let engine = engine("permit (principal, action, resource);", ROLES).unwrap();
+        let key = key("a", "x");
+        for action in Action::ALL {
+            let on_key = engine.ask(
+                &caller("spiffe://a/nobody", 2),
+                action,
+                Some(&Seen {
+                    uid: "x".into(),
+                    tenant: key.tenant,
+                    name: "a",
+                    spec: key.spec,
+                    labels: &key.labels,
+                }),
+            );
+            let on_tenant = engine.ask(&caller("spiffe://a/nobody", 2), action, None);
+            assert!(
+                on_key.allowed() ^ on_tenant.allowed(),
+                "{action:?} must apply to exactly one resource"
+            );
+        }
+    }
+}

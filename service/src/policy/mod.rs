@@ -1,0 +1,114 @@
+//! Who may do what. Two gates stand in a row: the tenant wall in code, then Cedar
+//! policies; whatever cannot be decided is a deny.
+//!
+//! The look-up is the authorisation: a [`Permit`] is the only thing that carries a key
+//! into an operation, only this room can make one, and it is made for one action.
+
+mod action;
+mod engine;
+mod roles;
+
+use std::{marker::PhantomData, sync::Arc};
+
+use keywright_pki::SpiffeId;
+
+pub use action::{Action, KeyAction, TenantAction, act};
+pub use engine::{BUILTIN, DEFAULT_ROLES, DEV, Engine, PolicyError, SCHEMA};
+pub use roles::{Roles, RolesError};
+
+use crate::key::{Key, KeyName, KeySpec, Labels, TenantId};
+
+/// Who is asking. Made from a verified client certificate, once per connection.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// SPIFFE id of the certificate.
+    pub id: SpiffeId,
+    /// Whose trust domain it is.
+    pub tenant: TenantId,
+    /// Name of that tenant.
+    pub tenant_name: Arc<str>,
+    /// SHA-256 of the certificate.
+    pub certificate: [u8; 32],
+}
+
+/// A key as it would be, for `create_key`.
+#[derive(Debug, Clone)]
+pub struct Proposal {
+    /// Its name.
+    pub name: KeyName,
+    /// Algorithm and size.
+    pub spec: KeySpec,
+    /// Its labels.
+    pub labels: Labels,
+}
+
+/// What the policies said, and which of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    allowed: bool,
+    policies: Vec<String>,
+}
+
+impl Verdict {
+    /// Allowed?
+    #[must_use]
+    pub fn allowed(&self) -> bool {
+        self.allowed
+    }
+
+    /// Ids of the policies that decided.
+    #[must_use]
+    pub fn policies(&self) -> &[String] {
+        &self.policies
+    }
+}
+
+/// Proof that the caller may do `A` with the key inside.
+#[derive(Debug, Clone)]
+pub struct Permit<A> {
+    key: Arc<Key>,
+    verdict: Arc<Verdict>,
+    action: PhantomData<A>,
+}
+
+impl<A> Permit<A> {
+    /// The key this permit is for.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The key, to be kept.
+    #[must_use]
+    pub fn shared_key(&self) -> Arc<Key> {
+        Arc::clone(&self.key)
+    }
+
+    /// Why it was given.
+    #[must_use]
+    pub fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+}
+
+/// Proof that the caller may do `A` in its tenant.
+#[derive(Debug, Clone)]
+pub struct Grant<A> {
+    tenant: TenantId,
+    verdict: Arc<Verdict>,
+    action: PhantomData<A>,
+}
+
+impl<A> Grant<A> {
+    /// The tenant this grant is for.
+    #[must_use]
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// Why it was given.
+    #[must_use]
+    pub fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+}

@@ -1,0 +1,209 @@
+//! What every [`Store`] must do; run against each engine.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a conformance check reports by failing"
+)]
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use keywright_hsm::{KeyProof, KeyRef, ObjectId, WrappedDek};
+
+use super::{Anchor, Intent, Store, StoreError, Tenant};
+use crate::key::{
+    Key, KeyId, KeyName, KeySpec, KeyState, KeyVersion, Labels, Revision, TenantId, VersionNumber,
+    WrapCounter,
+};
+
+pub(crate) fn tenant() -> Tenant {
+    Tenant {
+        id: TenantId([7; 16]),
+        name: "payments".into(),
+    }
+}
+
+fn version(key: u8, number: u32) -> KeyVersion {
+    let mut object = [key; 16];
+    object[15] = u8::try_from(number).unwrap();
+    KeyVersion {
+        number: VersionNumber::new(number).unwrap(),
+        state: KeyState::Active,
+        on_token: KeyRef {
+            object: ObjectId(object),
+            proof: KeyProof(WrappedDek([key; 60])),
+        },
+        token_serial: "cafe".into(),
+        created_ms: 1_700_000_000_000 + i64::from(number),
+        wraps: Arc::new(WrapCounter::new(0)),
+    }
+}
+
+pub(crate) fn key(id: u8, name: &str) -> Key {
+    let labels = BTreeMap::from([("team".to_owned(), "payments".to_owned())]);
+    Key::new(
+        KeyId([id; 16]),
+        tenant().id,
+        KeyName::parse(name).unwrap(),
+        KeySpec::Aes256,
+        Labels::new(labels).unwrap(),
+        version(id, 1),
+    )
+}
+
+fn intent(id: u8, number: u32) -> Intent {
+    Intent {
+        object: version(id, number).on_token.object,
+        tenant: tenant().id,
+        key: KeyId([id; 16]),
+        name: KeyName::parse("a/b").unwrap(),
+        number: VersionNumber::new(number).unwrap(),
+        created_ms: 5,
+    }
+}
+
+/// Runs every check; `reopen` opens the same store anew each time.
+pub(crate) async fn run<S: Store, F: Future<Output = S>>(reopen: &impl Fn() -> F) {
+    let store = reopen().await;
+    assert!(store.load().await.unwrap().keys.is_empty());
+    tenants(&store).await;
+    keys(&store).await;
+    counters(&store).await;
+    intents(&store).await;
+    facts(&store).await;
+    drop(store);
+    survives(&reopen().await).await;
+}
+
+async fn tenants(store: &dyn Store) {
+    store.add_tenant(&tenant()).await.unwrap();
+    for twin in [
+        tenant(),
+        Tenant {
+            name: "other".into(),
+            ..tenant()
+        },
+        Tenant {
+            id: TenantId([8; 16]),
+            ..tenant()
+        },
+    ] {
+        assert!(matches!(
+            store.add_tenant(&twin).await,
+            Err(StoreError::Exists)
+        ));
+    }
+    assert_eq!(store.load().await.unwrap().tenants, [tenant()]);
+}
+
+async fn keys(store: &dyn Store) {
+    store.create_key(&key(1, "a/b")).await.unwrap();
+    assert!(matches!(
+        store.create_key(&key(2, "a/b")).await,
+        Err(StoreError::Exists)
+    ));
+    assert!(matches!(
+        store.create_key(&key(1, "a/c")).await,
+        Err(StoreError::Exists)
+    ));
+
+    let rotated = key(1, "a/b").rotated(version(1, 2));
+    store.add_version(&rotated, &version(1, 2)).await.unwrap();
+    // The same picture again: the stored revision has moved on.
+    let again = store.add_version(&rotated, &version(1, 3)).await;
+    assert!(matches!(again, Err(StoreError::Conflict)));
+    let unknown = key(9, "a/z").rotated(version(9, 2));
+    let lost = store.add_version(&unknown, &version(9, 2)).await;
+    assert!(matches!(lost, Err(StoreError::Conflict)));
+
+    let loaded = store.load().await.unwrap().keys;
+    let [one] = loaded.as_slice() else {
+        panic!("{loaded:?}")
+    };
+    assert_eq!((one.primary.get(), one.revision), (2, Revision(2)));
+    assert_eq!(one.versions().count(), 2);
+    assert_eq!(one.labels, key(1, "a/b").labels);
+    let second = one.version(2).unwrap();
+    assert_eq!(second.on_token, version(1, 2).on_token);
+    assert_eq!(second.created_ms, version(1, 2).created_ms);
+}
+
+async fn counters(store: &dyn Store) {
+    let (id, number) = (KeyId([1; 16]), VersionNumber::FIRST);
+    assert_eq!(
+        store.reserve_wraps(id, number, 100, 250).await.unwrap(),
+        Some(100)
+    );
+    assert_eq!(
+        store.reserve_wraps(id, number, 100, 250).await.unwrap(),
+        Some(200)
+    );
+    assert_eq!(
+        store.reserve_wraps(id, number, 100, 250).await.unwrap(),
+        None,
+        "past the limit"
+    );
+    assert_eq!(
+        store
+            .reserve_wraps(KeyId([99; 16]), number, 1, 9)
+            .await
+            .unwrap(),
+        None
+    );
+    let end = WrapCounter::REFUSE_AT;
+    assert_eq!(
+        store
+            .reserve_wraps(id, number, end - 200, end)
+            .await
+            .unwrap(),
+        Some(end)
+    );
+    assert_eq!(store.reserve_wraps(id, number, 1, end).await.unwrap(), None);
+    let loaded = store.load().await.unwrap();
+    let key = loaded.keys.first().unwrap();
+    assert_eq!(key.version(1).unwrap().wraps.reserved(), end);
+    assert_eq!(key.version(2).unwrap().wraps.reserved(), 0);
+}
+
+async fn intents(store: &dyn Store) {
+    store.begin(&intent(3, 1)).await.unwrap();
+    store.begin(&intent(4, 1)).await.unwrap();
+    assert!(matches!(
+        store.begin(&intent(4, 1)).await,
+        Err(StoreError::Exists)
+    ));
+    store.abandon(intent(4, 1).object).await.unwrap();
+    assert_eq!(store.load().await.unwrap().intents, [intent(3, 1)]);
+    // What was begun is finished by the same transaction that stores the key.
+    store.create_key(&key(3, "finished")).await.unwrap();
+    assert!(store.load().await.unwrap().intents.is_empty());
+    store.begin(&intent(5, 1)).await.unwrap();
+}
+
+async fn facts(store: &dyn Store) {
+    let canary = version(6, 1).on_token;
+    store.set_canary(&canary).await.unwrap();
+    assert!(matches!(
+        store.set_canary(&canary).await,
+        Err(StoreError::Exists)
+    ));
+    for seq in [1, 2] {
+        store
+            .set_anchor(Anchor { seq, hash: [3; 32] })
+            .await
+            .unwrap();
+    }
+}
+
+async fn survives(store: &dyn Store) {
+    let contents = store.load().await.unwrap();
+    assert_eq!(contents.keys.len(), 2);
+    assert_eq!(contents.intents, [intent(5, 1)]);
+    assert_eq!(contents.canary, Some(version(6, 1).on_token));
+    assert_eq!(
+        contents.anchor,
+        Some(Anchor {
+            seq: 2,
+            hash: [3; 32]
+        })
+    );
+}
