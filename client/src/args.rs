@@ -1,0 +1,257 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args as Flags, Parser, Subcommand, ValueEnum};
+use keywright_client::Settings;
+
+/// Encrypt, decrypt and rewrap with keys that cannot leave the HSM.
+#[derive(Debug, Parser)]
+#[command(name = "keywright", version, after_help = AFTER)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// Tables for people or JSON for machines.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+    #[command(subcommand)]
+    pub(crate) command: Cmd,
+}
+
+const AFTER: &str = "Exit codes: 0 done, 1 failed, 2 usage or settings, 3 server unavailable or busy (try again), \
+4 not allowed, 5 no such key, 6 bad data (wrong context, changed, truncated), 7 audit log broken, 8 state of the key forbids it.\n\n\
+Examples:\n  \
+set -a; . ./demo-data/client.env; set +a\n  \
+keywright key create payments/cards --spec aes-256\n  \
+keywright encrypt --key payments/cards --in report.pdf --out report.pdf.kw\n  \
+keywright decrypt --in report.pdf.kw --out report.pdf";
+
+#[derive(Debug, Clone, Flags)]
+pub(crate) struct Server {
+    /// Server, host:port.
+    #[arg(
+        long,
+        global = true,
+        env = "KEYWRIGHT_ADDR",
+        value_name = "ADDR",
+        hide_env_values = true
+    )]
+    addr: Option<String>,
+    /// PEM file with the CA of the server.
+    #[arg(
+        long,
+        global = true,
+        env = "KEYWRIGHT_CA",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    ca: Option<PathBuf>,
+    /// PEM file with your certificate chain.
+    #[arg(
+        long,
+        global = true,
+        env = "KEYWRIGHT_CERT",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    client_cert: Option<PathBuf>,
+    /// PEM file with your private key.
+    #[arg(
+        long,
+        global = true,
+        env = "KEYWRIGHT_KEY",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    client_key: Option<PathBuf>,
+}
+
+impl Server {
+    pub(crate) fn settings(&self) -> Settings {
+        let Self {
+            addr,
+            ca,
+            client_cert,
+            client_key,
+        } = self.clone();
+        Settings {
+            addr,
+            ca,
+            cert: client_cert,
+            key: client_key,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Table,
+    /// For machines.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cmd {
+    /// Create, read and rotate keys.
+    #[command(subcommand)]
+    Key(Key),
+    /// Encrypt a file, or each line of a text.
+    #[command(after_help = "Examples:\n  \
+keywright encrypt --key payments/cards --in db.dump --out db.dump.kw\n  \
+keywright encrypt --key payments/cards --lines --context table=cards < pans.txt > tokens.txt\n  \
+pg_dump shop | keywright encrypt --key backups/shop > shop.kw")]
+    Encrypt {
+        /// Name of the key.
+        #[arg(long, value_name = "NAME")]
+        key: String,
+        #[command(flatten)]
+        context: Context,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Decrypt a file, or each token of a text. Envelopes name their key themselves.
+    #[command(after_help = "Examples:\n  \
+keywright decrypt --in db.dump.kw --out db.dump\n  \
+keywright decrypt --lines --context table=cards < tokens.txt")]
+    Decrypt {
+        /// Refuse what was encrypted under any other key.
+        #[arg(long, value_name = "NAME")]
+        key: Option<String>,
+        #[command(flatten)]
+        context: Context,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Move envelopes to the primary version of their key; payloads stay untouched.
+    #[command(after_help = "Examples:\n  \
+keywright rewrap --in db.dump.kw --out db.dump.kw\n  \
+keywright rewrap --lines --in tokens.txt --out tokens.new.txt")]
+    Rewrap {
+        /// Refuse what was encrypted under any other key.
+        #[arg(long, value_name = "NAME")]
+        key: Option<String>,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Random bytes from the HSM's generator and the server's, combined.
+    #[command(after_help = "Example:\n  keywright random 32")]
+    Random {
+        /// How many bytes, up to 65,536.
+        #[arg(default_value_t = 32)]
+        bytes: u32,
+        /// How to write them.
+        #[arg(long, value_enum, default_value_t = Encoding::Hex)]
+        encoding: Encoding,
+    },
+    /// Check the audit log.
+    #[command(subcommand)]
+    Audit(Audit),
+    /// Write shell completions.
+    #[command(
+        after_help = "Example:\n  keywright completions bash > /etc/bash_completion.d/keywright"
+    )]
+    Completions {
+        /// For which shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Flags)]
+pub(crate) struct Context {
+    /// Non-secret pair bound to the data, KEY=VALUE; repeat for more. The same pairs are
+    /// needed to decrypt.
+    #[arg(long = "context", value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) pairs: Vec<(String, String)>,
+}
+
+#[derive(Debug, Flags)]
+pub(crate) struct Data {
+    /// Work on each line by itself: plaintext lines and kw1. tokens.
+    #[arg(long)]
+    pub(crate) lines: bool,
+    /// Read from here instead of standard input.
+    #[arg(long = "in", value_name = "FILE")]
+    pub(crate) input_file: Option<PathBuf>,
+    /// Write here instead of standard output; whole or not at all.
+    #[arg(long = "out", value_name = "FILE")]
+    pub(crate) output_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Create a key in the HSM.
+    #[command(
+        after_help = "Example:\n  keywright key create payments/cards --spec aes-256 --label team=payments"
+    )]
+    Create {
+        /// A path of lower-case segments.
+        name: String,
+        /// Algorithm and size.
+        #[arg(long, value_enum)]
+        spec: Spec,
+        /// A note policies can see, KEY=VALUE; repeat for more.
+        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+        labels: Vec<(String, String)>,
+    },
+    /// Show a key and its versions.
+    Show {
+        /// Name of the key.
+        name: String,
+    },
+    /// List the keys you may see.
+    List {
+        /// Only names that begin with this.
+        #[arg(long, default_value = "")]
+        prefix: String,
+    },
+    /// Create a new version and make it primary; old versions go on decrypting.
+    Rotate {
+        /// Name of the key.
+        name: String,
+    },
+    /// Show what the HSM says about a key: that it cannot leave.
+    #[command(after_help = "Example:\n  keywright key evidence payments/cards --output json")]
+    Evidence {
+        /// Name of the key.
+        name: String,
+        /// Only this version.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        version: Option<u32>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// Check that no record was changed, removed, added or reordered. Works offline.
+    #[command(after_help = "Example:\n  keywright audit verify ./demo-data")]
+    Verify {
+        /// The daemon's data directory.
+        dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Spec {
+    /// AES with 256 bits, for encryption.
+    #[value(name = "aes-256")]
+    Aes256,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Encoding {
+    /// Hexadecimal, with a newline.
+    Hex,
+    /// Base64, with a newline.
+    Base64,
+    /// The bytes themselves.
+    Raw,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is not KEY=VALUE")),
+    }
+}

@@ -1,0 +1,140 @@
+//! `encrypt`, `decrypt`, `rewrap`: a file or lines, from here to there.
+
+use std::{collections::BTreeMap, io::Read};
+
+use indicatif::ProgressBar;
+use keywright_client::{Client, Failure, FailureKind, file, lines};
+use serde::Serialize;
+
+use crate::{
+    args::{Context, Data, Output},
+    output::{Sink, bar, buffered, input},
+};
+
+/// Input and output are open; the server has not been asked anything yet.
+pub(crate) struct Job {
+    lines: bool,
+    input: Box<dyn Read + Send>,
+    sink: Sink,
+    bar: ProgressBar,
+}
+
+impl Job {
+    pub(crate) fn open(data: &Data, secret: bool) -> Result<Self, Failure> {
+        let (input, length) = input(data.input_file.as_deref())?;
+        let sink = Sink::open(data.output_file.as_deref(), secret)?;
+        Ok(Self {
+            lines: data.lines,
+            input,
+            sink,
+            bar: bar(length),
+        })
+    }
+
+    pub(crate) async fn encrypt(
+        mut self,
+        client: &Client,
+        key: &str,
+        context: Context,
+        output: Output,
+    ) -> Result<(), Failure> {
+        let context = pairs(context)?;
+        let bar = self.bar.clone();
+        let progress = move |done| bar.set_position(done);
+        if self.lines {
+            let input = buffered(self.input);
+            let s = lines::encrypt(client, key, &context, input, &mut self.sink, &progress).await?;
+            let text = format!("encrypted {} lines under {key}", s.lines);
+            finish(self.sink, &self.bar, output, &s, &text)
+        } else {
+            let s =
+                file::encrypt(client, key, &context, self.input, &mut self.sink, &progress).await?;
+            let text = format!("encrypted {} bytes under {key}", s.bytes_in);
+            finish(self.sink, &self.bar, output, &s, &text)
+        }
+    }
+
+    pub(crate) async fn decrypt(
+        mut self,
+        client: &Client,
+        key: Option<&str>,
+        context: Context,
+        output: Output,
+    ) -> Result<(), Failure> {
+        let context = pairs(context)?;
+        let bar = self.bar.clone();
+        let progress = move |done| bar.set_position(done);
+        if self.lines {
+            let input = buffered(self.input);
+            let s = lines::decrypt(client, key, &context, input, &mut self.sink, &progress).await?;
+            let text = format!("decrypted {} lines", s.lines);
+            finish(self.sink, &self.bar, output, &s, &text)
+        } else {
+            let s =
+                file::decrypt(client, key, &context, self.input, &mut self.sink, &progress).await?;
+            let text = format!("decrypted {} bytes", s.bytes_out);
+            finish(self.sink, &self.bar, output, &s, &text)
+        }
+    }
+
+    pub(crate) async fn rewrap(
+        mut self,
+        client: &Client,
+        key: Option<&str>,
+        output: Output,
+    ) -> Result<(), Failure> {
+        let bar = self.bar.clone();
+        let progress = move |done| bar.set_position(done);
+        let moved = |what: &str, rewrapped: Option<u64>, current: Option<u64>| {
+            format!(
+                "rewrapped {} {what}, {} were current already",
+                rewrapped.unwrap_or(0),
+                current.unwrap_or(0)
+            )
+        };
+        if self.lines {
+            let input = buffered(self.input);
+            let s = lines::rewrap(client, key, input, &mut self.sink, &progress).await?;
+            let text = moved("lines", s.rewrapped, s.already_current);
+            finish(self.sink, &self.bar, output, &s, &text)
+        } else {
+            let s = file::rewrap(client, key, self.input, &mut self.sink, &progress).await?;
+            let text = moved("headers", s.rewrapped, s.already_current);
+            finish(self.sink, &self.bar, output, &s, &text)
+        }
+    }
+}
+
+fn pairs(context: Context) -> Result<BTreeMap<String, String>, Failure> {
+    let mut pairs = BTreeMap::new();
+    for (key, value) in context.pairs {
+        if pairs.insert(key.clone(), value).is_some() {
+            return Err(Failure::new(
+                FailureKind::Usage,
+                format!("--context {key} is given twice"),
+            ));
+        }
+    }
+    Ok(pairs)
+}
+
+/// The summary goes to standard error: standard output may be the data.
+fn finish(
+    sink: Sink,
+    bar: &ProgressBar,
+    output: Output,
+    summary: &impl Serialize,
+    text: &str,
+) -> Result<(), Failure> {
+    sink.finish()?;
+    bar.finish_and_clear();
+    match output {
+        Output::Table => anstream::eprintln!("{text}"),
+        Output::Json => {
+            let json = serde_json::to_string(summary)
+                .map_err(|e| Failure::new(FailureKind::Other, e.to_string()))?;
+            anstream::eprintln!("{json}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,318 @@
+//! `keywright key …`.
+
+use std::collections::BTreeMap;
+
+use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+use keywright_client::{
+    Client, Failure, FailureKind,
+    proto::{
+        self, CreateKeyRequest, GetKeyEvidenceRequest, GetKeyRequest, KeyState, ListKeysRequest,
+        RotateKeyRequest,
+    },
+};
+use serde_json::{Value, json};
+
+use crate::{
+    args::{Key, Output, Spec},
+    output,
+};
+
+const PAGE: u32 = 500;
+
+pub(crate) async fn run(client: &Client, command: Key, output: Output) -> Result<(), Failure> {
+    match command {
+        Key::Create { name, spec, labels } => {
+            let spec = match spec {
+                Spec::Aes256 => proto::KeySpec::Aes256,
+            };
+            let labels: BTreeMap<String, String> = labels.into_iter().collect();
+            let request = CreateKeyRequest {
+                name,
+                spec: spec.into(),
+                labels,
+            };
+            let key = client.keys().create_key(request).await?.into_inner().key;
+            show(key, output)
+        }
+        Key::Show { name } => {
+            let key = client
+                .keys()
+                .get_key(GetKeyRequest { name })
+                .await?
+                .into_inner()
+                .key;
+            show(key, output)
+        }
+        Key::Rotate { name } => {
+            let key = client
+                .keys()
+                .rotate_key(RotateKeyRequest { name })
+                .await?
+                .into_inner()
+                .key;
+            show(key, output)
+        }
+        Key::List { prefix } => list(client, prefix, output).await,
+        Key::Evidence { name, version } => {
+            let request = GetKeyEvidenceRequest {
+                name,
+                version: version.unwrap_or(0),
+            };
+            evidence(
+                &client.keys().get_key_evidence(request).await?.into_inner(),
+                output,
+            )
+        }
+    }
+}
+
+fn show(key: Option<proto::Key>, output: Output) -> Result<(), Failure> {
+    let key =
+        key.ok_or_else(|| Failure::new(FailureKind::Other, "the server's answer makes no sense"))?;
+    if output == Output::Json {
+        return output::json(&key_json(&key));
+    }
+    anstream::println!("name     {}", key.name);
+    anstream::println!("id       {}", hex::encode(&key.id));
+    anstream::println!("spec     {}", spec(&key));
+    anstream::println!("primary  {}", key.primary_version);
+    for (label, value) in &key.labels {
+        anstream::println!("label    {label}={value}");
+    }
+    let mut table = table(&["version", "state", "created", "wraps (at most)", ""]);
+    for v in &key.versions {
+        table.add_row([
+            v.number.to_string(),
+            state(v.state).to_owned(),
+            time(v.created_unix_ms),
+            v.wraps_reserved.to_string(),
+            if v.rotation_due {
+                "rotate now".into()
+            } else {
+                String::new()
+            },
+        ]);
+    }
+    anstream::println!("{table}");
+    Ok(())
+}
+
+async fn list(client: &Client, prefix: String, output: Output) -> Result<(), Failure> {
+    let mut keys = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = ListKeysRequest {
+            page_size: PAGE,
+            page_token,
+            prefix: prefix.clone(),
+        };
+        let page = client.keys().list_keys(request).await?.into_inner();
+        keys.extend(page.keys);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    if output == Output::Json {
+        return output::json(&Value::Array(keys.iter().map(key_json).collect()));
+    }
+    let mut table = table(&["name", "spec", "primary", "versions", "created"]);
+    for key in &keys {
+        table.add_row([
+            key.name.clone(),
+            spec(key).to_owned(),
+            key.primary_version.to_string(),
+            key.versions.len().to_string(),
+            time(key.created_unix_ms),
+        ]);
+    }
+    anstream::println!("{table}");
+    Ok(())
+}
+
+fn evidence(e: &proto::GetKeyEvidenceResponse, output: Output) -> Result<(), Failure> {
+    let module = e.module.clone().unwrap_or_default();
+    if output == Output::Json {
+        return output::json(&evidence_json(e, &module));
+    }
+    anstream::println!("key      {} ({})", e.name, hex::encode(&e.id));
+    anstream::println!(
+        "token    {:?}, serial {}, {} {}",
+        module.token_label,
+        module.token_serial,
+        module.token_manufacturer,
+        module.token_model
+    );
+    anstream::println!(
+        "module   {} ({} {})",
+        module.module_path,
+        module.module_description,
+        module.module_version
+    );
+    let mut columns = vec!["read back from the token now".to_owned()];
+    columns.extend(e.versions.iter().map(|v| format!("version {}", v.version)));
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED).set_header(columns);
+    type Read = fn(&proto::VersionEvidence) -> String;
+    let rows: [(&str, Read); 11] = [
+        ("CKA_LOCAL (made in this token)", |v| v.local.to_string()),
+        ("CKA_SENSITIVE", |v| v.sensitive.to_string()),
+        ("CKA_ALWAYS_SENSITIVE", |v| v.always_sensitive.to_string()),
+        ("CKA_EXTRACTABLE", |v| v.extractable.to_string()),
+        ("CKA_NEVER_EXTRACTABLE", |v| v.never_extractable.to_string()),
+        ("CKA_MODIFIABLE", |v| known(v.modifiable)),
+        ("CKA_COPYABLE", |v| known(v.copyable)),
+        ("CKA_WRAP, CKA_UNWRAP, CKA_DERIVE", |v| {
+            format!(
+                "{}, {}, {}",
+                known(v.wrap),
+                known(v.unwrap),
+                known(v.derive)
+            )
+        }),
+        ("CKA_ALLOWED_MECHANISMS", |v| v.allowed_mechanisms.join(" ")),
+        ("CKA_KEY_GEN_MECHANISM", |v| v.generated_by.clone()),
+        ("cannot leave", |v| {
+            if v.cannot_leave {
+                "yes".into()
+            } else {
+                "NO".into()
+            }
+        }),
+    ];
+    for (name, read) in rows {
+        let mut row = vec![name.to_owned()];
+        row.extend(e.versions.iter().map(read));
+        table.add_row(row);
+    }
+    anstream::println!("{table}");
+    let resisted = module.attacks.iter().filter(|a| a.resisted).count();
+    anstream::println!(
+        "attacks on throw-away keys when the daemon started: {resisted} of {} resisted",
+        module.attacks.len()
+    );
+    for attack in &module.attacks {
+        anstream::println!("  {:<4} {}: {}", attack.id, attack.attempt, attack.outcome);
+    }
+    if e.versions.iter().all(|v| v.cannot_leave) {
+        Ok(())
+    } else {
+        Err(Failure::new(
+            FailureKind::State,
+            "the token does not say that this key cannot leave",
+        ))
+    }
+}
+
+fn known(value: Option<bool>) -> String {
+    value.map_or_else(|| "unknown to this token".to_owned(), |v| v.to_string())
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(UTF8_FULL_CONDENSED)
+        .set_header(header.iter().copied());
+    table
+}
+
+fn spec(key: &proto::Key) -> &'static str {
+    match key.spec() {
+        proto::KeySpec::Aes256 => "aes-256",
+        proto::KeySpec::Unspecified => "unknown",
+    }
+}
+
+fn state(state: i32) -> &'static str {
+    match KeyState::try_from(state) {
+        Ok(KeyState::PreActivation) => "pre-activation",
+        Ok(KeyState::Active) => "active",
+        Ok(KeyState::Suspended) => "suspended",
+        Ok(KeyState::Deactivated) => "deactivated",
+        Ok(KeyState::Compromised) => "compromised",
+        Ok(KeyState::Destroyed) => "destroyed",
+        Ok(KeyState::Unspecified) | Err(_) => "unknown",
+    }
+}
+
+fn time(unix_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(unix_ms)
+        .map_or_else(|_| unix_ms.to_string(), |t| format!("{t:.0}"))
+}
+
+fn key_json(key: &proto::Key) -> Value {
+    let versions: Vec<Value> = key
+        .versions
+        .iter()
+        .map(|v| {
+            json!({
+                "number": v.number,
+                "state": state(v.state),
+                "created": time(v.created_unix_ms),
+                "wraps_reserved": v.wraps_reserved,
+                "rotation_due": v.rotation_due,
+            })
+        })
+        .collect();
+    json!({
+        "name": key.name,
+        "id": hex::encode(&key.id),
+        "spec": spec(key),
+        "use": "encrypt",
+        "primary_version": key.primary_version,
+        "versions": versions,
+        "labels": key.labels,
+        "created": time(key.created_unix_ms),
+        "revision": key.revision,
+    })
+}
+
+fn evidence_json(e: &proto::GetKeyEvidenceResponse, module: &proto::ModuleEvidence) -> Value {
+    let versions: Vec<Value> = e
+        .versions
+        .iter()
+        .map(|v| {
+            json!({
+                "version": v.version,
+                "object_id": hex::encode(&v.object_id),
+                "local": v.local,
+                "sensitive": v.sensitive,
+                "always_sensitive": v.always_sensitive,
+                "extractable": v.extractable,
+                "never_extractable": v.never_extractable,
+                "modifiable": v.modifiable,
+                "copyable": v.copyable,
+                "wrap": v.wrap,
+                "unwrap": v.unwrap,
+                "derive": v.derive,
+                "allowed_mechanisms": v.allowed_mechanisms,
+                "generated_by": v.generated_by,
+                "not_supported": v.not_supported,
+                "cannot_leave": v.cannot_leave,
+            })
+        })
+        .collect();
+    let attacks: Vec<Value> = module
+        .attacks
+        .iter()
+        .map(|a| json!({ "id": a.id, "attempt": a.attempt, "outcome": a.outcome, "resisted": a.resisted }))
+        .collect();
+    json!({
+        "name": e.name,
+        "id": hex::encode(&e.id),
+        "versions": versions,
+        "module": {
+            "path": module.module_path,
+            "description": module.module_description,
+            "version": module.module_version,
+        },
+        "token": {
+            "label": module.token_label,
+            "serial": module.token_serial,
+            "model": module.token_model,
+            "manufacturer": module.token_manufacturer,
+            "firmware": module.token_firmware,
+        },
+        "attacks": attacks,
+    })
+}

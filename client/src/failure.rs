@@ -1,0 +1,175 @@
+//! What went wrong, who can mend it, and the exit code that says so.
+
+use std::{error::Error as StdError, fmt, io};
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::proto::ItemError;
+
+/// Who must act; each kind has an exit code of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// Something else; 1.
+    Other,
+    /// Flags, settings, arguments; 2.
+    Usage,
+    /// The server cannot be reached or is too busy; try again; 3.
+    Unavailable,
+    /// No identity, or no policy that allows it; 4.
+    Denied,
+    /// No such key; 5.
+    NotFound,
+    /// The data is not what it should be; 6.
+    Data,
+    /// The audit chain is broken; 7.
+    Audit,
+    /// The state of the key forbids it, or it exists already; 8.
+    State,
+}
+
+/// A failure with a text for people.
+#[derive(Debug)]
+pub struct Failure {
+    kind: FailureKind,
+    text: String,
+}
+
+impl Failure {
+    /// A failure of our own.
+    #[must_use]
+    pub fn new(kind: FailureKind, text: impl Into<String>) -> Self {
+        Self {
+            kind,
+            text: text.into(),
+        }
+    }
+
+    /// Who must act.
+    #[must_use]
+    pub fn kind(&self) -> FailureKind {
+        self.kind
+    }
+
+    /// For the process.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self.kind {
+            FailureKind::Other => 1,
+            FailureKind::Usage => 2,
+            FailureKind::Unavailable => 3,
+            FailureKind::Denied => 4,
+            FailureKind::NotFound => 5,
+            FailureKind::Data => 6,
+            FailureKind::Audit => 7,
+            FailureKind::State => 8,
+        }
+    }
+
+    /// The same failure, with words in front that say where.
+    #[must_use]
+    pub fn at(self, place: impl fmt::Display) -> Self {
+        Self {
+            text: format!("{place}: {}", self.text),
+            ..self
+        }
+    }
+
+    /// Words for a file that could not be read or written.
+    #[must_use]
+    pub fn io(what: impl fmt::Display, e: &io::Error) -> Self {
+        Self::new(FailureKind::Other, format!("{what}: {e}"))
+    }
+
+    /// An item of a batch.
+    #[must_use]
+    pub fn item(error: &ItemError) -> Self {
+        Self::new(kind(Code::from_i32(error.code)), error.message.clone())
+    }
+
+    /// An error with everything behind it, once each.
+    #[must_use]
+    pub fn chain(error: &dyn StdError) -> String {
+        let mut text = error.to_string();
+        let mut next = error.source();
+        while let Some(e) = next {
+            let more = e.to_string();
+            if !text.contains(&more) {
+                text = format!("{text}: {more}");
+            }
+            next = e.source();
+        }
+        text
+    }
+}
+
+fn kind(code: Code) -> FailureKind {
+    match code {
+        Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded | Code::Aborted => {
+            FailureKind::Unavailable
+        }
+        Code::Unauthenticated | Code::PermissionDenied => FailureKind::Denied,
+        Code::NotFound => FailureKind::NotFound,
+        Code::InvalidArgument | Code::OutOfRange | Code::DataLoss => FailureKind::Data,
+        Code::FailedPrecondition | Code::AlreadyExists => FailureKind::State,
+        Code::Ok | Code::Cancelled | Code::Unknown | Code::Unimplemented | Code::Internal => {
+            FailureKind::Other
+        }
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        let details = status.get_error_details();
+        if details.error_info().is_none()
+            && let Some(transport) = status.source()
+        {
+            return broken(&Self::chain(transport));
+        }
+        let mut text = status.message().to_owned();
+        if let Some(retry) = details.retry_info().and_then(|r| r.retry_delay) {
+            text = format!("{text} (after {retry:?})");
+        }
+        if let Some(id) = details
+            .error_info()
+            .and_then(|i| i.metadata.get("request_id"))
+        {
+            text = format!("{text} [request {id}]");
+        }
+        Self::new(kind(status.code()), text)
+    }
+}
+
+/// The connection broke. In TLS 1.3 a refused client certificate shows up only here, on
+/// the first call.
+fn broken(chain: &str) -> Failure {
+    const REFUSALS: [&str; 7] = [
+        "UnknownCA",
+        "CertificateRequired",
+        "CertificateUnknown",
+        "BadCertificate",
+        "CertificateExpired",
+        "UnsupportedCertificate",
+        "AccessDenied",
+    ];
+    if REFUSALS.iter().any(|r| chain.contains(r)) {
+        return Failure::new(
+            FailureKind::Denied,
+            format!(
+                "the server refused the client certificate ({chain}); KEYWRIGHT_CERT must be issued by a CA of your tenant, be valid now, and name one SPIFFE id"
+            ),
+        );
+    }
+    Failure::new(
+        FailureKind::Unavailable,
+        format!("the connection broke: {chain}"),
+    )
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl StdError for Failure {}

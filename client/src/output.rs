@@ -1,0 +1,144 @@
+//! Where results go: standard output or a file that is whole or not there, tables or
+//! JSON, and a bar for long work.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufReader, BufWriter, IsTerminal, Read, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use keywright_client::{Failure, FailureKind};
+use tempfile::NamedTempFile;
+
+const BUFFER: usize = 1 << 20;
+
+/// Standard input or a file, and how long it is when that is known.
+pub(crate) fn input(path: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>), Failure> {
+    let Some(path) = path else {
+        return Ok((Box::new(io::stdin()), None));
+    };
+    let missing = |e| Failure::io(path.display(), &e);
+    let file = File::open(path).map_err(missing)?;
+    let meta = file.metadata().map_err(missing)?;
+    if meta.is_dir() {
+        return Err(Failure::new(
+            FailureKind::Usage,
+            format!("{} is a directory; give a file", path.display()),
+        ));
+    }
+    Ok((Box::new(file), meta.is_file().then_some(meta.len())))
+}
+
+/// The same, in large steps.
+pub(crate) fn buffered(input: Box<dyn Read + Send>) -> BufReader<Box<dyn Read + Send>> {
+    BufReader::with_capacity(BUFFER, input)
+}
+
+/// Standard output, or a file that appears when everything is done.
+pub(crate) enum Sink {
+    Stdout(BufWriter<io::Stdout>),
+    /// A pipe or a device: written as it comes.
+    Direct(BufWriter<File>),
+    File {
+        half: BufWriter<NamedTempFile>,
+        path: PathBuf,
+        secret: bool,
+    },
+}
+
+impl Sink {
+    /// `secret`: a new file is for its owner only.
+    pub(crate) fn open(path: Option<&Path>, secret: bool) -> Result<Self, Failure> {
+        let Some(path) = path else {
+            return Ok(Self::Stdout(BufWriter::with_capacity(BUFFER, io::stdout())));
+        };
+        let error = |e| Failure::io(path.display(), &e);
+        if fs::metadata(path).is_ok_and(|m| !m.is_file()) {
+            let file = OpenOptions::new().write(true).open(path).map_err(error)?;
+            return Ok(Self::Direct(BufWriter::with_capacity(BUFFER, file)));
+        }
+        let folder = path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let half = tempfile::Builder::new()
+            .prefix(".keywright-")
+            .tempfile_in(folder)
+            .map_err(error)?;
+        Ok(Self::File {
+            half: BufWriter::with_capacity(BUFFER, half),
+            path: path.to_owned(),
+            secret,
+        })
+    }
+
+    /// Everything was written: make it visible.
+    pub(crate) fn finish(self) -> Result<(), Failure> {
+        match self {
+            Self::Stdout(mut out) => out.flush().map_err(|e| Failure::io("standard output", &e)),
+            Self::Direct(mut out) => out.flush().map_err(|e| Failure::io("output", &e)),
+            Self::File { half, path, secret } => {
+                let error = |e| Failure::io(path.display(), &e);
+                let half = half.into_inner().map_err(|e| error(e.into_error()))?;
+                // As the file was before; else as the umask says, or for the owner only.
+                let mode = match fs::metadata(&path) {
+                    Ok(old) => old.permissions().mode() & 0o7777,
+                    Err(_) if secret => 0o600,
+                    Err(_) => 0o644,
+                };
+                half.as_file()
+                    .set_permissions(fs::Permissions::from_mode(mode))
+                    .map_err(error)?;
+                half.as_file().sync_all().map_err(error)?;
+                half.persist(&path).map_err(|e| error(e.error))?;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Stdout(out) => out.write(bytes),
+            Self::Direct(out) => out.write(bytes),
+            Self::File { half, .. } => half.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Stdout(out) => out.flush(),
+            Self::Direct(out) => out.flush(),
+            Self::File { half, .. } => half.flush(),
+        }
+    }
+}
+
+/// Below this nobody needs a bar.
+const BAR_FROM_BYTES: u64 = 8 << 20;
+
+/// A bar on standard error, when a person looks and it takes long.
+pub(crate) fn bar(total: Option<u64>) -> ProgressBar {
+    let style = |template: &str| {
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    };
+    match total {
+        _ if !io::stderr().is_terminal() => ProgressBar::hidden(),
+        Some(n) if n < BAR_FROM_BYTES => ProgressBar::hidden(),
+        Some(n) => ProgressBar::new(n).with_style(style(
+            "{bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+        )),
+        None => ProgressBar::new_spinner().with_style(style("{spinner} {bytes} {bytes_per_sec}")),
+    }
+}
+
+/// JSON on standard output.
+pub(crate) fn json(value: &serde_json::Value) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Failure::new(FailureKind::Other, e.to_string()))?;
+    anstream::println!("{text}");
+    Ok(())
+}
