@@ -88,19 +88,14 @@ pub struct HsmConfig {
     pub pin_credential: Option<String>,
     /// or an environment variable (warned about: children inherit it).
     pub pin_env: Option<String>,
-    /// Worker threads, each with one session.
-    #[serde(default = "default_workers")]
-    pub workers: usize,
+    /// Worker threads, each with one session. Left out: what suits the token.
+    pub workers: Option<usize>,
     /// Jobs that may wait for a worker.
     #[serde(default = "default_queue")]
     pub queue_jobs: usize,
     /// Pause between health checks.
     #[serde(default = "default_check")]
     pub check_every_ms: u64,
-}
-
-fn default_workers() -> usize {
-    2
 }
 
 fn default_queue() -> usize {
@@ -224,7 +219,7 @@ impl HsmConfig {
                 );
             }
         }
-        if self.workers == 0 || self.workers > 256 {
+        if self.workers.is_some_and(|n| n == 0 || n > 256) {
             return Err("hsm.workers: from 1 to 256".into());
         }
         if self.queue_jobs == 0 || self.queue_jobs > 1 << 20 {

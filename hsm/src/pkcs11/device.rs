@@ -31,7 +31,7 @@ use parking_lot::{Mutex, RwLock};
 use tracing::{info, warn};
 
 use super::{
-    TokenConfig, attack, classify, module_path, probe,
+    Quirks, TokenConfig, attack, classify, module_path, probe, quirks,
     raw::{Raw, TokenFacts},
     session::Pkcs11Token,
     template::Fit,
@@ -147,6 +147,12 @@ pub fn open(config: TokenConfig) -> Result<Arc<Device>> {
 }
 
 impl Device {
+    /// What is known about this kind of token.
+    #[must_use]
+    pub fn quirks(&self) -> Quirks {
+        quirks::of(&self.evidence.token_manufacturer)
+    }
+
     pub(crate) fn fit(&self) -> &Fit {
         &self.fit
     }

@@ -18,6 +18,7 @@ mod device;
 mod mechanism;
 mod probe;
 mod provision;
+mod quirks;
 mod raw;
 mod session;
 mod template;
@@ -30,6 +31,7 @@ use std::{
 
 pub use device::{Device, open};
 pub use provision::{NewToken, provision};
+pub use quirks::Quirks;
 
 use crate::{
     PinSource, Result,

@@ -131,13 +131,16 @@ pub async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
 /// [`StartError::Hsm`].
 pub async fn open_hsm(config: &Config) -> Result<Hsm, StartError> {
     let token = config.hsm.token(&config.data_dir)?;
-    let options = Options {
-        workers: config.hsm.workers,
-        queue_jobs: config.hsm.queue_jobs,
-        check_every: Duration::from_millis(config.hsm.check_every_ms),
-    };
+    let (workers, queue_jobs) = (config.hsm.workers, config.hsm.queue_jobs);
+    let check_every = Duration::from_millis(config.hsm.check_every_ms);
     tokio::task::spawn_blocking(move || {
         let device = pkcs11::open(token)?;
+        let workers = workers.unwrap_or_else(|| device.quirks().workers);
+        let options = Options {
+            workers,
+            queue_jobs,
+            check_every,
+        };
         Hsm::start(Arc::new(device), options, Arc::new(HsmMetrics))
     })
     .await

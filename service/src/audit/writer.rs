@@ -1,7 +1,11 @@
 //! Group commit: one thread takes whatever waits, writes it as one block, syncs once,
 //! and only then lets the replies go.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
@@ -38,6 +42,9 @@ struct Status {
 const QUEUE: usize = 16 << 10;
 /// Records of one sync.
 const GROUP: usize = 4096;
+/// Under load, syncs begin at least this far apart, so that more records share one; an
+/// idle log syncs at once. A sync costs CPU time as well as patience.
+const PACE: Duration = Duration::from_millis(2);
 
 impl Audit {
     /// Starts the writer. `wait`: longest time for one record.
@@ -108,7 +115,13 @@ fn write(
     // After a failed sync nobody knows what is on the disk: everything is refused
     // until the daemon is started again and has read the log.
     let mut fatal = false;
+    let mut last = Instant::now();
     while waiting.blocking_recv_many(&mut group, GROUP) > 0 {
+        let rest = PACE.saturating_sub(last.elapsed());
+        if !rest.is_zero() {
+            gather(&mut waiting, &mut group, rest);
+        }
+        last = Instant::now();
         let result = if fatal {
             Err(())
         } else {
@@ -123,6 +136,20 @@ fn write(
             // The caller may have gone; the record stays.
             let _ = done.send(result);
         }
+    }
+}
+
+/// Lets a moment pass and takes what came in it.
+fn gather(waiting: &mut mpsc::Receiver<Waiting>, group: &mut Vec<Waiting>, rest: Duration) {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a thread of its own, with nothing else to wait for"
+    )]
+    thread::sleep(rest);
+    while group.len() < GROUP
+        && let Ok(more) = waiting.try_recv()
+    {
+        group.push(more);
     }
 }
 

@@ -18,13 +18,14 @@ use tokio::time::interval;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Server, server::Router};
 use tonic_health::{ServingStatus, server::HealthReporter};
+use tower::layer::util::{Identity, Stack};
 
 pub use guard::{AUDITED_RPCS, rpc_name};
 pub use status::status;
 
 use self::{crypto::CryptoDoor, guard::GuardLayer, keys::KeysDoor};
 use super::Conn;
-use crate::ops::App;
+use crate::{config::Limits, ops::App};
 
 /// Serves until `stop` ends; then open requests may finish.
 ///
@@ -60,10 +61,19 @@ pub async fn serve(
 /// "" stands for the server as a whole.
 const SERVICES: [&str; 3] = ["", "keywright.v1.Crypto", "keywright.v1.Keys"];
 
-fn router(
-    app: &Arc<App>,
-) -> Router<tower::layer::util::Stack<GuardLayer, tower::layer::util::Identity>> {
-    let limits = app.limits;
+fn router(app: &Arc<App>) -> Router<Stack<GuardLayer, Identity>> {
+    let bytes = app.limits.message_bytes;
+    let crypto = CryptoServer::new(CryptoDoor::new(Arc::clone(app)));
+    let keys = KeysServer::new(KeysDoor::new(Arc::clone(app)));
+    server(&app.limits)
+        .layer(GuardLayer::new(Arc::clone(app)))
+        .add_service(crypto.max_decoding_message_size(bytes))
+        .add_service(keys.max_decoding_message_size(bytes))
+}
+
+/// HTTP/2 with every limit set. Public, so that benchmarks can echo on the same stack.
+#[must_use]
+pub fn server(limits: &Limits) -> Server {
     let ms = Duration::from_millis;
     Server::builder()
         .max_concurrent_streams(limits.streams_per_connection)
@@ -77,15 +87,6 @@ fn router(
         .http2_keepalive_timeout(Some(ms(limits.keepalive_ms)))
         .max_connection_age(ms(limits.connection_age_ms))
         .max_connection_age_grace(ms(limits.request_ms))
-        .layer(GuardLayer::new(Arc::clone(app)))
-        .add_service(
-            CryptoServer::new(CryptoDoor::new(Arc::clone(app)))
-                .max_decoding_message_size(limits.message_bytes),
-        )
-        .add_service(
-            KeysServer::new(KeysDoor::new(Arc::clone(app)))
-                .max_decoding_message_size(limits.message_bytes),
-        )
 }
 
 /// Tells load balancers when the HSM or the audit log is gone.

@@ -1,0 +1,321 @@
+//! The whole path over TLS: encrypt against an echo of the same bytes on the same stack
+//! and against a plain AEAD loop, in one run, in turns.
+//!
+//! Every figure is the median of several rounds in which the echo and the daemon take
+//! turns, because the machine may be shared. Ratios are what counts. Audit is durable,
+//! one DEK per batch, one HSM wrap per request.
+//!
+//! `cargo bench -p keywright-benches --bench end_to_end` prints the table; with
+//! `--test` it only shows that it runs.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::cast_precision_loss,
+    reason = "a benchmark"
+)]
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use keywright_benches::{Server, connect, serve_echo};
+use keywright_client::Client;
+use keywright_hsm::Dek;
+use keywright_proto::v1::{
+    CreateKeyRequest, DecryptRequest, EncryptRequest, Form, KeySpec, Packed, RewrapRequest,
+    RotateKeyRequest,
+};
+use keywright_service::{
+    envelope::{Binding, Context, ITEM_OVERHEAD, Kind, Schedule},
+    key::{KeyId, TenantId},
+};
+
+/// Items, bytes of each, and the first target of the ratio to the echo.
+const SHAPES: [(usize, usize, f64); 4] = [
+    (1000, 64, 0.55),
+    (100, 256, 0.55),
+    (1000, 1024, 0.80),
+    (16, 65_536, 0.85),
+];
+const KEY: &str = "bench/key";
+/// Requests in flight on one connection.
+const IN_FLIGHT: usize = 32;
+
+#[derive(Clone, Copy)]
+struct Plan {
+    rounds: usize,
+    window: Duration,
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, dir] = args.as_slice()
+        && flag == "--echo"
+    {
+        return serve_echo(&PathBuf::from(dir));
+    }
+    let plan = if args.iter().any(|a| a == "--test") {
+        Plan {
+            rounds: 1,
+            window: Duration::from_millis(100),
+        }
+    } else {
+        Plan {
+            rounds: 9,
+            window: Duration::from_millis(400),
+        }
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Server::daemon(dir.path());
+    let echo = Server::echo(dir.path());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    runtime.unwrap().block_on(async {
+        let to_daemon = connect(dir.path(), daemon.addr).await;
+        let to_echo = connect(dir.path(), echo.addr).await;
+        let create = CreateKeyRequest { name: KEY.into(), spec: KeySpec::Aes256.into(), ..Default::default() };
+        to_daemon.keys().create_key(create).await.unwrap();
+        println!("\nEncrypt over TLS, {IN_FLIGHT} requests in flight, one DEK and one HSM wrap per batch, durable audit;");
+        println!("median of {} rounds of {:?} in turns with an echo of the same bytes.\n", plan.rounds, plan.window);
+        println!("| shape | layout | encrypt items/s | MB/s | echo items/s | ratio to echo | target | | AEAD loop items/s | of the AEAD loop | server CPU us/request |");
+        println!("|---|---|---|---|---|---|---|---|---|---|---|");
+        for (count, size, target) in SHAPES {
+            for packed in [false, true] {
+                row(&to_daemon, &to_echo, &daemon, plan, (count, size, target), packed).await;
+            }
+        }
+        other_operations(&to_daemon, &to_echo, plan).await;
+    });
+}
+
+async fn row(
+    to_daemon: &Client,
+    to_echo: &Client,
+    daemon: &Server,
+    plan: Plan,
+    (count, size, target): (usize, usize, f64),
+    packed: bool,
+) {
+    let request = encrypt_request(count, size, packed);
+    let run = |client: &Client, request: &EncryptRequest| {
+        let (client, request) = (client.clone(), request.clone());
+        async move {
+            drive(plan, move || {
+                let (c, r) = (client.clone(), request.clone());
+                async move {
+                    c.crypto().encrypt(r).await.unwrap();
+                }
+            })
+            .await
+        }
+    };
+    let (mut ours, mut theirs, mut ratios, mut cpu) = (vec![], vec![], vec![], vec![]);
+    for round in 0..=plan.rounds {
+        let echo = run(to_echo, &request).await;
+        let before = daemon.cpu_seconds();
+        let encrypt = run(to_daemon, &request).await;
+        // The first round warms up.
+        if round > 0 {
+            cpu.push((daemon.cpu_seconds() - before) * 1e6 / encrypt.requests);
+            ours.push(encrypt.per_second * count as f64);
+            theirs.push(echo.per_second * count as f64);
+            ratios.push(encrypt.per_second / echo.per_second);
+        }
+    }
+    let aead = aead_loop(count, size, plan.window);
+    let (ours, theirs, ratio) = (median(&mut ours), median(&mut theirs), median(&mut ratios));
+    println!(
+        "| {count}x{size} B | {} | {ours:.0} | {:.0} | {theirs:.0} | {ratio:.2} | {target:.2} | {} | {aead:.0} | {:.2} | {:.0} |",
+        if packed { "packed" } else { "repeated" },
+        ours * size as f64 / 1e6,
+        if ratio >= target { "met" } else { "missed" },
+        ours / aead,
+        median(&mut cpu),
+    );
+}
+
+fn encrypt_request(count: usize, size: usize, packed: bool) -> EncryptRequest {
+    let (plaintexts, packed_plaintexts) = items(count, size, packed);
+    EncryptRequest {
+        key: KEY.into(),
+        plaintexts,
+        packed_plaintexts,
+        form: Form::Detached.into(),
+        ..Default::default()
+    }
+}
+
+fn items(count: usize, size: usize, packed: bool) -> (Vec<Bytes>, Option<Packed>) {
+    let all = Bytes::from(vec![0x5a; count * size]);
+    if packed {
+        let lengths = vec![u32::try_from(size).unwrap(); count];
+        (Vec::new(), Some(Packed { data: all, lengths }))
+    } else {
+        (
+            (0..count)
+                .map(|i| all.slice(i * size..(i + 1) * size))
+                .collect(),
+            None,
+        )
+    }
+}
+
+/// Decrypt and rewrap, for the record.
+async fn other_operations(to_daemon: &Client, to_echo: &Client, plan: Plan) {
+    let sealed = to_daemon
+        .crypto()
+        .encrypt(encrypt_request(1000, 64, true))
+        .await
+        .unwrap()
+        .into_inner();
+    let decrypt = DecryptRequest {
+        header: sealed.header.clone(),
+        packed_items: sealed.packed_items,
+        ..Default::default()
+    };
+    // 256 envelopes, each with its own DEK.
+    let mut headers = Vec::new();
+    for _ in 0..256 {
+        let one = to_daemon
+            .crypto()
+            .encrypt(encrypt_request(1, 64, false))
+            .await
+            .unwrap();
+        headers.push(one.into_inner().header);
+    }
+    to_daemon
+        .keys()
+        .rotate_key(RotateKeyRequest { name: KEY.into() })
+        .await
+        .unwrap();
+    let rewrap = RewrapRequest {
+        envelopes: headers,
+        ..Default::default()
+    };
+    let (mut d, mut e, mut r, mut n) = (vec![], vec![], vec![], vec![]);
+    for round in 0..=plan.rounds {
+        let call = |client: &Client| {
+            let c = client.clone();
+            let q = decrypt.clone();
+            move || {
+                let (c, q) = (c.clone(), q.clone());
+                async move {
+                    c.crypto().decrypt(q).await.unwrap();
+                }
+            }
+        };
+        let echoed = drive(plan, call(to_echo)).await;
+        let decrypted = drive(plan, call(to_daemon)).await;
+        let (c, q) = (to_daemon.clone(), rewrap.clone());
+        let rewrapped = drive(plan, move || {
+            let (c, q) = (c.clone(), q.clone());
+            async move {
+                c.crypto().rewrap(q).await.unwrap();
+            }
+        })
+        .await;
+        let (c, q) = (to_daemon.clone(), encrypt_request(1, 64, false));
+        let single = drive(plan, move || {
+            let (c, q) = (c.clone(), q.clone());
+            async move {
+                c.crypto().encrypt(q).await.unwrap();
+            }
+        })
+        .await;
+        if round > 0 {
+            d.push(decrypted.per_second * 1000.0);
+            e.push(decrypted.per_second / echoed.per_second);
+            r.push(rewrapped.per_second * 256.0);
+            n.push(single.per_second);
+        }
+    }
+    println!("\n| operation | per second | ratio to echo |");
+    println!("|---|---|---|");
+    println!(
+        "| decrypt 1000x64 B packed, items | {:.0} | {:.2} |",
+        median(&mut d),
+        median(&mut e)
+    );
+    println!(
+        "| rewrap 256 headers of 256 DEKs, headers | {:.0} | |",
+        median(&mut r)
+    );
+    println!("| encrypt 1x64 B, requests | {:.0} | |", median(&mut n));
+}
+
+struct Measured {
+    per_second: f64,
+    requests: f64,
+}
+
+/// Closed loop: `IN_FLIGHT` callers for one window.
+async fn drive<F: Future<Output = ()> + Send + 'static>(
+    plan: Plan,
+    call: impl Fn() -> F + Send + Sync + 'static,
+) -> Measured {
+    let (call, done) = (Arc::new(call), Arc::new(AtomicU64::new(0)));
+    let start = Instant::now();
+    let end = start + plan.window;
+    let callers: Vec<_> = (0..IN_FLIGHT)
+        .map(|_| {
+            let (call, done) = (Arc::clone(&call), Arc::clone(&done));
+            tokio::spawn(async move {
+                while Instant::now() < end {
+                    call().await;
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    let requests = done.load(Ordering::Relaxed) as f64;
+    Measured {
+        per_second: requests / start.elapsed().as_secs_f64(),
+        requests,
+    }
+}
+
+/// Items per second of sealing alone, on one core, derivation once per batch.
+fn aead_loop(count: usize, size: usize, window: Duration) -> f64 {
+    let context = Context::new(&BTreeMap::new()).unwrap();
+    let plaintext = vec![0x5a; size];
+    let mut out = vec![0; count * (size + ITEM_OVERHEAD)];
+    let start = Instant::now();
+    let mut sealed = 0usize;
+    while start.elapsed() < window {
+        let binding = Binding {
+            kind: Kind::Items,
+            key_id: KeyId([1; 16]),
+            tenant: TenantId([2; 16]),
+            salt: [3; 16],
+            context: &context,
+        };
+        let mut sealer = Schedule::derive(&Dek::take(&mut [7; 32]), &binding)
+            .unwrap()
+            .sealer()
+            .unwrap();
+        for item in out.chunks_mut(size + ITEM_OVERHEAD) {
+            sealer.seal(b"", &plaintext, item).unwrap();
+        }
+        sealed += count;
+    }
+    sealed as f64 / start.elapsed().as_secs_f64()
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

@@ -1,0 +1,207 @@
+//! What the benchmarks share: a daemon on SoftHSM2 in a process of its own, and an echo
+//! of the same bytes on the same stack.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a benchmark reports a broken set-up by failing"
+)]
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+};
+
+use keywright_client::{Client, Settings};
+use keywright_proto::v1::{
+    DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, GenerateRandomRequest,
+    GenerateRandomResponse, ReencryptRequest, ReencryptResponse, RewrapRequest, RewrapResponse,
+    crypto_server::{Crypto, CryptoServer},
+};
+use keywright_service::{
+    api::{Tenants, TlsReloader, accept, grpc},
+    config::{Config, Limits},
+};
+use tonic::{Request, Response, Status};
+
+/// The allocator of the daemon, so that the echo has the same.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A server in a process of its own; ends with this value.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    /// Where it listens.
+    pub addr: SocketAddr,
+}
+
+impl Server {
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the server starts");
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        for line in stdout.lines() {
+            if let Some(addr) = line.unwrap().strip_prefix("ready on ") {
+                return Self {
+                    child,
+                    addr: addr.parse().unwrap(),
+                };
+            }
+        }
+        panic!("the server ended before it was ready: {command:?}");
+    }
+
+    /// `keywrightd dev` on a fresh SoftHSM2 token under `dir`.
+    #[must_use]
+    pub fn daemon(dir: &Path) -> Self {
+        let daemon = beside("keywrightd");
+        assert!(
+            daemon.exists(),
+            "{} is missing; run: cargo build --release",
+            daemon.display()
+        );
+        Self::spawn(
+            Command::new(daemon)
+                .args(["dev", "--listen", "127.0.0.1:0", "--data"])
+                .arg(dir)
+                .env("KEYWRIGHT_LOG", "warn"),
+        )
+    }
+
+    /// The echo, with the certificates a daemon has made under `dir`.
+    #[must_use]
+    pub fn echo(dir: &Path) -> Self {
+        Self::spawn(
+            Command::new(std::env::current_exe().unwrap())
+                .arg("--echo")
+                .arg(dir),
+        )
+    }
+
+    /// CPU time of the process in seconds, user and system.
+    #[must_use]
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // utime and stime are fields 14 and 15; the name before may hold blanks.
+        let after = stat.rsplit(')').next().unwrap();
+        let ticks: f64 = after
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|t| t.parse::<f64>().unwrap())
+            .sum();
+        ticks / 100.0
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A binary that was built with this one: target/release/NAME.
+fn beside(name: &str) -> PathBuf {
+    let deps = std::env::current_exe().unwrap();
+    deps.parent().and_then(Path::parent).unwrap().join(name)
+}
+
+/// A connection as the developer of a dev directory.
+pub async fn connect(dir: &Path, addr: SocketAddr) -> Client {
+    let settings = Settings {
+        addr: Some(addr.to_string()),
+        ca: Some(dir.join("ca.pem")),
+        cert: Some(dir.join("certs/developer.pem")),
+        key: Some(dir.join("certs/developer.key")),
+    };
+    Client::connect(&settings).await.unwrap()
+}
+
+/// Serves the echo until killed: the listener, TLS, HTTP/2 settings and allocator of the
+/// daemon, and no work.
+pub fn serve_echo(dir: &Path) {
+    let config = Config::read(&dir.join("keywrightd.toml")).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let tls = TlsReloader::new(&config).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        println!("ready on {}", listener.local_addr().unwrap());
+        let limits = Limits::default();
+        let conns = accept(listener, tls, Arc::new(Tenants::default()), limits);
+        grpc::server(&limits)
+            .add_service(CryptoServer::new(Echo).max_decoding_message_size(limits.message_bytes))
+            .serve_with_incoming(conns)
+            .await
+            .unwrap();
+    });
+}
+
+/// Gives back what it is given.
+#[derive(Debug)]
+struct Echo;
+
+#[tonic::async_trait]
+impl Crypto for Echo {
+    async fn encrypt(
+        &self,
+        request: Request<EncryptRequest>,
+    ) -> Result<Response<EncryptResponse>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(EncryptResponse {
+            items: request.plaintexts,
+            packed_items: request.packed_plaintexts,
+            ..Default::default()
+        }))
+    }
+
+    async fn decrypt(
+        &self,
+        request: Request<DecryptRequest>,
+    ) -> Result<Response<DecryptResponse>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(DecryptResponse {
+            plaintexts: request.items,
+            packed_plaintexts: request.packed_items,
+            ..Default::default()
+        }))
+    }
+
+    async fn rewrap(
+        &self,
+        request: Request<RewrapRequest>,
+    ) -> Result<Response<RewrapResponse>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(RewrapResponse {
+            envelopes: request.envelopes,
+            packed_envelopes: request.packed_envelopes,
+            ..Default::default()
+        }))
+    }
+
+    async fn reencrypt(
+        &self,
+        _: Request<ReencryptRequest>,
+    ) -> Result<Response<ReencryptResponse>, Status> {
+        Err(Status::unimplemented("the echo"))
+    }
+
+    async fn generate_random(
+        &self,
+        _: Request<GenerateRandomRequest>,
+    ) -> Result<Response<GenerateRandomResponse>, Status> {
+        Err(Status::unimplemented("the echo"))
+    }
+}
