@@ -99,9 +99,13 @@ pub async fn run(config: Config, ready: impl FnOnce(Addresses)) -> Result<(), St
         conns,
         stopped(stopping.clone()),
     ));
-    let http = axum::serve(admin_listener, admin(Arc::clone(&app), prometheus.clone()))
-        .with_graceful_shutdown(stopped(stopping));
-    tokio::spawn(async move { http.await });
+    let http = admin(
+        admin_listener,
+        Arc::clone(&app),
+        prometheus.clone(),
+        stopped(stopping.clone()),
+    );
+    tokio::spawn(http);
     tokio::spawn(keep_house(Arc::clone(&app), prometheus));
     info!(grpc = %addresses.grpc, admin = %addresses.admin, release = RELEASE, "ready");
     ready(addresses);

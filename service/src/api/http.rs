@@ -6,6 +6,8 @@ use std::sync::Arc;
 use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use keywright_hsm as hsm;
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tracing::error;
 
 use crate::{metrics, ops::App};
 
@@ -15,15 +17,25 @@ struct Admin {
     prometheus: PrometheusHandle,
 }
 
-/// The routes.
-#[must_use]
-pub fn admin(app: Arc<App>, prometheus: PrometheusHandle) -> Router {
-    Router::new()
+/// Serves until `stop` ends.
+pub async fn admin(
+    listener: TcpListener,
+    app: Arc<App>,
+    prometheus: PrometheusHandle,
+    stop: impl Future<Output = ()> + Send + 'static,
+) {
+    let routes = Router::new()
         // Alive: the event loop answers. Restarting helps only when it does not.
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(scrape))
-        .with_state(Admin { app, prometheus })
+        .with_state(Admin { app, prometheus });
+    if let Err(e) = axum::serve(listener, routes)
+        .with_graceful_shutdown(stop)
+        .await
+    {
+        error!(error = %e, "metrics and health are not served any more");
+    }
 }
 
 /// Ready: a request could be answered now.

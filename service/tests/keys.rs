@@ -1,0 +1,320 @@
+//! `keywright.v1.Keys` over TLS on the fake token: create, list, rotate, evidence, and
+//! what is left when the token fails in between.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "this file is a test"
+)]
+
+mod common;
+
+use common::{Appliance, encrypt, engine, pairs, reason};
+use keywright_client::proto::{self, CreateKeyRequest, ListKeysRequest};
+use keywright_hsm::fake::Fault;
+use tonic::Code;
+
+fn create(name: &str) -> CreateKeyRequest {
+    CreateKeyRequest {
+        name: name.into(),
+        spec: proto::KeySpec::Aes256.into(),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn a_key_shows_what_it_was_created_with() {
+    let it = Appliance::start().await;
+    let admin = it.client("red", "admin").await;
+    let request = CreateKeyRequest {
+        labels: pairs(&[("team", "pay")]),
+        ..create("a/b")
+    };
+    let made = admin
+        .keys()
+        .create_key(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .key
+        .unwrap();
+    assert_eq!(
+        (made.name.as_str(), made.primary_version, made.revision),
+        ("a/b", 1, 1)
+    );
+    assert_eq!(made.id.len(), 16);
+    assert_eq!(made.labels, pairs(&[("team", "pay")]));
+    assert_eq!(made.versions[0].state(), proto::KeyState::Active);
+    let request = proto::GetKeyRequest { name: "a/b".into() };
+    assert_eq!(
+        admin
+            .keys()
+            .get_key(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .key
+            .unwrap(),
+        made
+    );
+}
+
+#[tokio::test]
+async fn bad_creations_are_refused() {
+    let it = Appliance::start().await;
+    let admin = it.client("red", "admin").await;
+    it.create("red", "taken").await;
+    let long = "a".repeat(256);
+    for (request, expected) in [
+        (create("taken"), "KEY_EXISTS"),
+        (create(""), "INVALID_ARGUMENT"),
+        (create("A"), "INVALID_ARGUMENT"),
+        (create("a/../b"), "INVALID_ARGUMENT"),
+        (create(&long), "INVALID_ARGUMENT"),
+        (
+            CreateKeyRequest {
+                spec: 0,
+                ..create("x")
+            },
+            "INVALID_ARGUMENT",
+        ),
+        (
+            CreateKeyRequest {
+                spec: 99,
+                ..create("x")
+            },
+            "INVALID_ARGUMENT",
+        ),
+        (
+            CreateKeyRequest {
+                labels: pairs(&[("Team", "x")]),
+                ..create("x")
+            },
+            "INVALID_ARGUMENT",
+        ),
+    ] {
+        let e = admin.keys().create_key(request).await.unwrap_err();
+        assert_eq!(reason(&e), expected, "{e:?}");
+    }
+    // The same name in another tenant is another key.
+    let other = it.create("blue", "taken").await;
+    assert_eq!(other.name, "taken");
+}
+
+#[tokio::test]
+async fn lists_go_page_by_page_and_show_what_may_be_seen() {
+    let it = Appliance::start().await;
+    for i in 0..25 {
+        it.create("red", &format!("k{i:02}")).await;
+    }
+    it.create("red", "secret/one").await;
+    it.create("blue", "k99").await;
+    it.app.keyring.enforce(engine(
+        "forbid (principal == Workload::\"spiffe://red.example/user\", action, resource is Key) when { resource.name like \"secret/*\" };",
+    ));
+    let user = it.client("red", "user").await;
+    let (mut names, mut page_token, mut pages) = (Vec::new(), String::new(), 0);
+    loop {
+        let request = ListKeysRequest {
+            page_size: 10,
+            page_token,
+            ..Default::default()
+        };
+        let page = user.keys().list_keys(request).await.unwrap().into_inner();
+        names.extend(page.keys.into_iter().map(|k| k.name));
+        page_token = page.next_page_token;
+        pages += 1;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    let expected: Vec<String> = (0..25).map(|i| format!("k{i:02}")).collect();
+    assert_eq!((names, pages), (expected, 3));
+    let request = ListKeysRequest {
+        prefix: "k1".into(),
+        ..Default::default()
+    };
+    assert_eq!(
+        user.keys()
+            .list_keys(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .keys
+            .len(),
+        10
+    );
+    for request in [
+        ListKeysRequest {
+            page_size: 1001,
+            ..Default::default()
+        },
+        ListKeysRequest {
+            page_token: "../x".into(),
+            ..Default::default()
+        },
+    ] {
+        assert_eq!(
+            reason(&user.keys().list_keys(request).await.unwrap_err()),
+            "INVALID_ARGUMENT"
+        );
+    }
+}
+
+#[tokio::test]
+async fn rotation_keeps_the_old_versions_decrypting_over_restarts() {
+    let it = Appliance::start().await;
+    it.create("red", "k").await;
+    let mut sealed = Vec::new();
+    for version in 1..=4u32 {
+        let user = it.client("red", "user").await;
+        let one = user
+            .crypto()
+            .encrypt(encrypt("k", &[b"x"]))
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(one.key_version, version);
+        sealed.push(one);
+        let key = it.rotate("red", "k").await;
+        assert_eq!(
+            (key.primary_version, key.revision),
+            (version + 1, u64::from(version) + 1)
+        );
+    }
+    let it = it.restart().await;
+    let user = it.client("red", "user").await;
+    for one in sealed {
+        let request = proto::DecryptRequest {
+            header: one.header,
+            items: one.items,
+            ..Default::default()
+        };
+        assert_eq!(
+            user.crypto()
+                .decrypt(request)
+                .await
+                .unwrap()
+                .into_inner()
+                .plaintexts,
+            [&b"x"[..]]
+        );
+    }
+}
+
+#[tokio::test]
+async fn many_rotations_at_once_make_no_version_twice() {
+    let it = Appliance::start().await;
+    it.create("red", "k").await;
+    let admin = it.client("red", "admin").await;
+    let calls: Vec<_> = (0..20)
+        .map(|_| {
+            let mut keys = admin.keys();
+            tokio::spawn(async move {
+                keys.rotate_key(proto::RotateKeyRequest { name: "k".into() })
+                    .await
+            })
+        })
+        .collect();
+    let mut done = 0;
+    for call in calls {
+        match call.await.unwrap() {
+            Ok(_) => done += 1,
+            Err(e) => assert_eq!(e.code(), Code::Aborted, "{e:?}"),
+        }
+    }
+    let request = proto::GetKeyRequest { name: "k".into() };
+    let key = admin
+        .keys()
+        .get_key(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .key
+        .unwrap();
+    let numbers: Vec<u32> = key.versions.iter().map(|v| v.number).collect();
+    assert_eq!(numbers, (1..=done + 1).collect::<Vec<u32>>());
+    // The store says the same.
+    let stored = it.app.store.load().await.unwrap();
+    assert_eq!(stored.keys[0].versions().count() as u32, done + 1);
+    assert!(stored.intents.is_empty());
+}
+
+#[tokio::test]
+async fn evidence_is_what_the_token_says() {
+    let it = Appliance::start().await;
+    it.create("red", "k").await;
+    it.rotate("red", "k").await;
+    let auditor = it.client("red", "auditor").await;
+    let ask = |version| {
+        let mut keys = auditor.keys();
+        async move {
+            keys.get_key_evidence(proto::GetKeyEvidenceRequest {
+                name: "k".into(),
+                version,
+            })
+            .await
+        }
+    };
+    let all = ask(0).await.unwrap().into_inner();
+    assert_eq!(all.versions.len(), 2);
+    for v in &all.versions {
+        assert!(v.cannot_leave && v.local && v.never_extractable && !v.extractable);
+        assert_eq!(v.allowed_mechanisms, ["CKM_AES_GCM"]);
+    }
+    assert_eq!(all.module.unwrap().token_label, "fake");
+    assert_eq!(ask(2).await.unwrap().into_inner().versions[0].version, 2);
+    assert_eq!(reason(&ask(3).await.unwrap_err()), "KEY_VERSION_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn a_full_token_leaves_an_intent_and_no_key() {
+    let it = Appliance::start().await;
+    it.create("red", "first").await;
+    it.device.limit_keys(2);
+    let admin = it.client("red", "admin").await;
+    let e = admin.keys().create_key(create("second")).await.unwrap_err();
+    assert_eq!(e.code(), Code::Internal);
+    // It is not known for sure what the token did, so the intent stays for the report.
+    let contents = it.app.store.load().await.unwrap();
+    assert_eq!((contents.keys.len(), contents.intents.len()), (1, 1));
+    let e = admin
+        .keys()
+        .get_key(proto::GetKeyRequest {
+            name: "second".into(),
+        })
+        .await
+        .unwrap_err();
+    assert_eq!(e.code(), Code::NotFound);
+    // With room again the same name can be made.
+    it.device.limit_keys(9);
+    admin.keys().create_key(create("second")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_does_not_leave_a_half_done_key() {
+    let it = Appliance::start().await;
+    let admin = it.client("red", "admin").await;
+    it.device
+        .inject([Fault::Slow(std::time::Duration::from_millis(300))]);
+    let mut keys = admin.keys();
+    let call = tokio::time::timeout(
+        std::time::Duration::from_millis(50),
+        keys.create_key(create("k")),
+    );
+    assert!(call.await.is_err(), "the client gave up");
+    let mut key = None;
+    for _ in 0..100 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        let found = admin
+            .keys()
+            .get_key(proto::GetKeyRequest { name: "k".into() })
+            .await;
+        if let Ok(found) = found {
+            key = found.into_inner().key;
+            break;
+        }
+    }
+    assert_eq!(key.unwrap().primary_version, 1);
+    assert!(it.app.store.load().await.unwrap().intents.is_empty());
+    assert_eq!(it.records("CreateKey").pop().unwrap()["outcome"], "OK");
+}

@@ -1,0 +1,276 @@
+//! Who may call what: every RPC of the descriptor × every role × own and other tenant.
+//! A new RPC without a row fails.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "this file is a test"
+)]
+
+mod common;
+
+use bytes::Bytes;
+use common::{Appliance, ROLES, encrypt, reason};
+use keywright_client::{Client, proto};
+use keywright_proto::DESCRIPTORS;
+use keywright_service::api::grpc::{AUDITED_RPCS, rpc_name};
+use prost::Message;
+use prost_types::FileDescriptorSet;
+use tonic::{Code, Status};
+
+/// Roles that may call an RPC on a key of their own tenant, in the order of [`ROLES`]:
+/// key-user, key-admin, rewrapper, auditor, node-operator, everything.
+const MATRIX: [(&str, [bool; 6]); 10] = [
+    ("Crypto.Encrypt", [Y, N, N, N, N, Y]),
+    ("Crypto.Decrypt", [Y, N, N, N, N, Y]),
+    ("Crypto.Rewrap", [N, N, Y, N, N, Y]),
+    ("Crypto.Reencrypt", [Y, N, N, N, N, Y]),
+    ("Crypto.GenerateRandom", [Y, N, N, N, N, Y]),
+    ("Keys.CreateKey", [N, Y, N, N, N, Y]),
+    ("Keys.GetKey", [Y, Y, Y, Y, N, Y]),
+    ("Keys.ListKeys", [Y, Y, Y, Y, N, Y]),
+    ("Keys.RotateKey", [N, Y, N, N, N, Y]),
+    ("Keys.GetKeyEvidence", [N, Y, N, Y, N, Y]),
+];
+const Y: bool = true;
+const N: bool = false;
+
+const KEY: &str = "matrix/key";
+
+/// Every RPC of `keywright.v1`, as `Service.Method`.
+fn rpcs() -> Vec<String> {
+    let set = FileDescriptorSet::decode(DESCRIPTORS).unwrap();
+    let ours = set.file.iter().filter(|f| f.package() == "keywright.v1");
+    ours.flat_map(|f| &f.service)
+        .flat_map(|s| {
+            s.method
+                .iter()
+                .map(|m| format!("{}.{}", s.name(), m.name()))
+        })
+        .collect()
+}
+
+#[test]
+fn every_rpc_has_a_row_and_a_name_in_the_audit_log() {
+    let mut rows: Vec<&str> = MATRIX.iter().map(|(rpc, _)| *rpc).collect();
+    let mut rpcs = rpcs();
+    rows.sort_unstable();
+    rpcs.sort_unstable();
+    assert_eq!(rows, rpcs);
+    for rpc in &rpcs {
+        let path = format!("/keywright.v1.{}", rpc.replace('.', "/"));
+        assert_ne!(rpc_name(&path), "Unknown", "{path}");
+    }
+    assert_eq!(AUDITED_RPCS.len(), rpcs.len());
+}
+
+#[test]
+fn no_message_lets_a_caller_choose_a_nonce_or_bring_a_key() {
+    let set = FileDescriptorSet::decode(DESCRIPTORS).unwrap();
+    for message in set.file.iter().flat_map(|f| &f.message_type) {
+        for field in &message.field {
+            for word in ["nonce", "iv", "salt", "dek", "secret", "pin"] {
+                let hit = field.name().split('_').any(|part| part == word);
+                assert!(!hit, "{}.{}", message.name(), field.name());
+            }
+        }
+    }
+}
+
+/// What an RPC answers to a caller; creating is done under a fresh name.
+async fn call(
+    client: &Client,
+    rpc: &str,
+    key: &str,
+    header: &Bytes,
+    item: &Bytes,
+) -> Result<(), Status> {
+    let name = key.to_owned();
+    let (header, items) = (header.clone(), vec![item.clone()]);
+    match rpc {
+        "Crypto.Encrypt" => client
+            .crypto()
+            .encrypt(encrypt(key, &[b"x"]))
+            .await
+            .map(drop),
+        "Crypto.Decrypt" => {
+            let request = proto::DecryptRequest {
+                header,
+                items,
+                ..Default::default()
+            };
+            client.crypto().decrypt(request).await.map(drop)
+        }
+        "Crypto.Rewrap" => {
+            let request = proto::RewrapRequest {
+                envelopes: vec![header],
+                ..Default::default()
+            };
+            client.crypto().rewrap(request).await.map(drop)
+        }
+        "Crypto.Reencrypt" => {
+            let request = proto::ReencryptRequest {
+                key: name,
+                header,
+                items,
+                ..Default::default()
+            };
+            client.crypto().reencrypt(request).await.map(drop)
+        }
+        "Crypto.GenerateRandom" => {
+            let request = proto::GenerateRandomRequest { lengths: vec![16] };
+            client.crypto().generate_random(request).await.map(drop)
+        }
+        "Keys.CreateKey" => {
+            let spec = proto::KeySpec::Aes256.into();
+            let request = proto::CreateKeyRequest {
+                name,
+                spec,
+                ..Default::default()
+            };
+            client.keys().create_key(request).await.map(drop)
+        }
+        "Keys.GetKey" => client
+            .keys()
+            .get_key(proto::GetKeyRequest { name })
+            .await
+            .map(drop),
+        "Keys.ListKeys" => {
+            let request = proto::ListKeysRequest {
+                prefix: name.clone(),
+                ..Default::default()
+            };
+            let page = client.keys().list_keys(request).await?.into_inner();
+            if page.keys.iter().any(|k| k.name == name) {
+                Ok(())
+            } else {
+                Err(Status::not_found("not listed"))
+            }
+        }
+        "Keys.RotateKey" => client
+            .keys()
+            .rotate_key(proto::RotateKeyRequest { name })
+            .await
+            .map(drop),
+        "Keys.GetKeyEvidence" => {
+            let request = proto::GetKeyEvidenceRequest { name, version: 0 };
+            client.keys().get_key_evidence(request).await.map(drop)
+        }
+        other => panic!("{other} has no call in this test"),
+    }
+}
+
+#[tokio::test]
+async fn every_rpc_for_every_role_in_its_own_and_the_other_tenant() {
+    let it = Appliance::start().await;
+    it.create("red", KEY).await;
+    let user = it.client("red", "user").await;
+    let sealed = user
+        .crypto()
+        .encrypt(encrypt(KEY, &[b"x"]))
+        .await
+        .unwrap()
+        .into_inner();
+    let (header, item) = (&sealed.header, &sealed.items[0]);
+    for (rpc, roles) in MATRIX {
+        for (n, ((role, name), allowed)) in ROLES.iter().zip(roles).enumerate() {
+            let key = if rpc == "Keys.CreateKey" {
+                format!("created/by-{n}")
+            } else {
+                KEY.into()
+            };
+            let own = call(&it.client("red", name).await, rpc, &key, header, item).await;
+            assert_eq!(
+                own.is_ok(),
+                allowed,
+                "{rpc} as {role} in its own tenant: {own:?}"
+            );
+            if let Err(e) = own {
+                let expected = [Code::PermissionDenied, Code::NotFound];
+                assert!(expected.contains(&e.code()), "{rpc} as {role}: {e:?}");
+            }
+            // The other tenant: whatever the role, the key is not there.
+            if !matches!(rpc, "Crypto.GenerateRandom" | "Keys.CreateKey") {
+                let other = call(&it.client("blue", name).await, rpc, &key, header, item).await;
+                let e = other.unwrap_err();
+                assert!(
+                    matches!(e.code(), Code::NotFound | Code::PermissionDenied),
+                    "{rpc} as {role} of the other tenant: {e:?}"
+                );
+            }
+        }
+        let nobody = call(
+            &it.client("red", "nobody").await,
+            rpc,
+            "new/key",
+            header,
+            item,
+        )
+        .await;
+        assert!(nobody.is_err(), "{rpc} without any role");
+    }
+}
+
+/// To whoever may not see a key, it looks exactly like one that does not exist.
+#[tokio::test]
+async fn a_missing_key_and_a_forbidden_one_look_alike() {
+    let it = Appliance::start().await;
+    it.create("red", KEY).await;
+    let user = it.client("red", "user").await;
+    let sealed = user
+        .crypto()
+        .encrypt(encrypt(KEY, &[b"x"]))
+        .await
+        .unwrap()
+        .into_inner();
+    let mut unknown = sealed.header.to_vec();
+    unknown[4..20].copy_from_slice(&[0xee; 16]);
+    let unknown = Bytes::from(unknown);
+    let item = &sealed.items[0];
+    for (tenant, name) in [
+        ("blue", "developer"),
+        ("blue", "user"),
+        ("red", "nobody"),
+        ("red", "node"),
+    ] {
+        let client = it.client(tenant, name).await;
+        for (rpc, _) in MATRIX {
+            if matches!(
+                rpc,
+                "Crypto.GenerateRandom" | "Keys.CreateKey" | "Keys.ListKeys"
+            ) {
+                continue;
+            }
+            let forbidden = call(&client, rpc, KEY, &sealed.header, item)
+                .await
+                .unwrap_err();
+            let missing = call(&client, rpc, "no/such/key", &unknown, item)
+                .await
+                .unwrap_err();
+            let said = |e: &Status| (e.code(), reason(e), e.message().to_owned());
+            assert_eq!(said(&forbidden), said(&missing), "{rpc} as {tenant}/{name}");
+            assert_eq!(
+                reason(&missing),
+                "KEY_NOT_FOUND",
+                "{rpc} as {tenant}/{name}"
+            );
+        }
+    }
+    // Who may see it is told the truth.
+    let admin = it.client("red", "admin").await;
+    let e = admin
+        .crypto()
+        .encrypt(encrypt(KEY, &[b"x"]))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (e.code(), reason(&e).as_str()),
+        (Code::PermissionDenied, "PERMISSION_DENIED")
+    );
+    let e = admin
+        .crypto()
+        .encrypt(encrypt("no/such", &[b"x"]))
+        .await
+        .unwrap_err();
+    assert_eq!(reason(&e), "KEY_NOT_FOUND");
+}
