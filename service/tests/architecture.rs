@@ -197,12 +197,8 @@ fn no_operation_without_a_permit() {
             .iter()
             .any(|h| name.ends_with(h));
         if operation && !helper {
-            let opens = [
-                "keyring.open::<",
-                "keyring\n        .open::<",
-                ".grant::<",
-                "Keys::<act::",
-            ];
+            let code: String = code.split_whitespace().collect();
+            let opens = ["keyring.open::<", "keyring.grant::<", "Keys::<act::"];
             assert!(
                 opens.iter().any(|o| code.contains(o)),
                 "{name} opens no permit"
