@@ -143,7 +143,7 @@ impl From<Status> for Failure {
 /// The connection broke. In TLS 1.3 a refused client certificate shows up only here, on
 /// the first call.
 fn broken(chain: &str) -> Failure {
-    const REFUSALS: [&str; 7] = [
+    const REFUSALS: [&str; 8] = [
         "UnknownCA",
         "CertificateRequired",
         "CertificateUnknown",
@@ -151,6 +151,8 @@ fn broken(chain: &str) -> Failure {
         "CertificateExpired",
         "UnsupportedCertificate",
         "AccessDenied",
+        // Issued by a CA of the right name and another key.
+        "DecryptError",
     ];
     if REFUSALS.iter().any(|r| chain.contains(r)) {
         return Failure::new(

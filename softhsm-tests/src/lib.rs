@@ -12,6 +12,8 @@
     reason = "this crate is a test"
 )]
 
+pub mod daemon;
+
 use std::{
     env, fs,
     path::{Path, PathBuf},

@@ -22,7 +22,7 @@ use super::{
     classify,
     mechanism::{self, plausible_params},
     raw::{Listed, Params, Raw},
-    template::{self, Fit, Life},
+    template::{self, Fit, Victim},
 };
 use crate::{AttackResult, ObjectId, Result};
 
@@ -37,6 +37,7 @@ pub(crate) fn all(
     module: &Pkcs11,
     slot: Slot,
     fit: &Fit,
+    Victim { id, handle: victim }: Victim,
     log_in: &dyn Fn(&Session) -> Result<()>,
 ) -> Result<Vec<AttackResult>> {
     let listed = raw.mechanisms(slot).unwrap_or_default();
@@ -46,14 +47,6 @@ pub(crate) fn all(
             .map_err(|e| classify::from_cryptoki(&e))
     };
     let session = fresh()?;
-    let id = ObjectId::random()?;
-    let victim = session
-        .generate_key(
-            &Mechanism::AesKeyGen,
-            &template::kek(id, LABEL, Life::Token, fit),
-        )
-        .map_err(|e| classify::from_cryptoki(&e))?;
-
     let mut results = in_place(raw, &session, victim);
     results.push(wrap_under_aes(raw, &session, victim, &listed));
     results.push(wrap_under_rsa(raw, &session, victim));

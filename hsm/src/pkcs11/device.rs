@@ -114,10 +114,10 @@ pub fn open(config: TokenConfig) -> Result<Arc<Device>> {
     log_in(&anchor, &config, latch.as_ref(), &facts)?;
 
     probe::aes_gcm(&raw, &module, slot)?;
-    let fit = Fit::find(&anchor)?;
+    let (fit, victim) = Fit::find(&anchor)?;
     let mut evidence = describe(&path, &module, &facts);
     evidence.not_supported = fit.not_supported();
-    evidence.attacks = attack::all(&raw, &module, slot, &fit, &|session| {
+    evidence.attacks = attack::all(&raw, &module, slot, &fit, victim, &|session| {
         log_in(session, &config, latch.as_ref(), &facts)
     })?;
     refuse_leaks(&evidence)?;

@@ -21,7 +21,7 @@ use super::{
     classify::{self, Class},
     device::{Connection, Device, SessionSlot, logged_in},
     raw::HOT_BUFFER,
-    template::{self, Life},
+    template,
 };
 use crate::{
     Dek, KeyEvidence, KeyProof, KeyRef, KeySpec, Lane, NewKey, ObjectId, Result, State, Token,
@@ -320,7 +320,7 @@ impl At<'_> {
                 format!("an object with CKA_ID {id} exists already; nothing was generated"),
             ));
         }
-        let template = template::kek(id, label, Life::Token, self.device.fit());
+        let template = template::kek(id, label, self.device.fit());
         let handle = self
             .session
             .generate_key(&Mechanism::AesKeyGen, &template)

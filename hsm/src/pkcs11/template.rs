@@ -9,6 +9,7 @@ use cryptoki::{
 use cryptoki_sys as ck;
 
 use super::{
+    attack,
     classify::{self, Class},
     mechanism,
     raw::Raw,
@@ -17,15 +18,6 @@ use crate::{
     KeyEvidence, ObjectId, Result,
     error::{Error, Kind},
 };
-
-/// Where the object lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Life {
-    /// On the token, for good.
-    Token,
-    /// In the session, for a probe.
-    Session,
-}
 
 /// Attributes some tokens do not know. They make a key harder to misuse, but none of
 /// them is what keeps it inside; what was left out stands in the evidence.
@@ -50,20 +42,20 @@ impl Fit {
             .collect()
     }
 
-    /// Finds, with throw-away session keys, what this token accepts.
-    pub(crate) fn find(session: &Session) -> Result<Self> {
+    /// Finds what this token accepts by making a throw-away token key, which is handed
+    /// on to be attacked. A session key would not do: some tokens are stricter with
+    /// what they have to store.
+    pub(crate) fn find(session: &Session) -> Result<(Self, Victim)> {
         let mut candidates = vec![Vec::new()];
         candidates.extend(OPTIONAL.iter().map(|a| vec![*a]));
         candidates.push(OPTIONAL.to_vec());
         let mut last = None;
         for dropped in candidates {
             let fit = Self { dropped };
-            let template = kek(ObjectId::random()?, "keywright probe", Life::Session, &fit);
+            let id = ObjectId::random()?;
+            let template = kek(id, attack::LABEL, &fit);
             match session.generate_key(&Mechanism::AesKeyGen, &template) {
-                Ok(handle) => {
-                    let _ = session.destroy_object(handle);
-                    return Ok(fit);
-                }
+                Ok(handle) => return Ok((fit, Victim { id, handle })),
                 Err(e) => {
                     let class = classify::return_value(&e).map(classify::classify);
                     if !matches!(class, Some(Class::Policy | Class::Ambiguous)) {
@@ -81,17 +73,24 @@ impl Fit {
     }
 }
 
+/// A throw-away key on the token.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Victim {
+    pub(crate) id: ObjectId,
+    pub(crate) handle: ObjectHandle,
+}
+
 /// Template of a key-encrypting key: generated here, sensitive, not extractable, not
 /// copyable, not modifiable, AES-GCM encrypt and decrypt and nothing else.
 ///
 /// No WRAP and no UNWRAP: a key that decrypts must never wrap (Clulow 2003).
 /// MODIFIABLE comes last, because some tokens apply the template in order.
-pub(crate) fn kek(id: ObjectId, label: &str, life: Life, fit: &Fit) -> Vec<Attribute> {
+pub(crate) fn kek(id: ObjectId, label: &str, fit: &Fit) -> Vec<Attribute> {
     let mut template = vec![
         Attribute::Class(ObjectClass::SECRET_KEY),
         Attribute::KeyType(KeyType::AES),
         Attribute::ValueLen(32.into()),
-        Attribute::Token(life == Life::Token),
+        Attribute::Token(true),
         Attribute::Private(true),
         Attribute::Sensitive(true),
         Attribute::Extractable(false),
