@@ -48,7 +48,7 @@ pub const AUDITED_RPCS: [(&str, &str); 10] = [
 ];
 
 const HEALTH: &str = "/grpc.health.v1.Health/";
-const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/";
+const REFLECTION: &str = "/grpc.reflection.v1";
 const REQUEST_ID: &str = "x-request-id";
 /// Records per second for requests without identity; the rest is counted.
 const ANONYMOUS_PER_SECOND: u64 = 10;

@@ -1,0 +1,56 @@
+# make demo   everything from nothing, on SoftHSM2: installs, builds, starts, shows
+# make test   every test, on the strict fake and on real modules
+# make help   the rest
+
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+# A daemon or test that finds no memory to lock says so and goes on.
+.PHONY: help setup build release demo test test-rust test-clients bench bench-smoke fuzz fmt lint deny clean
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: ## install what is missing (Rust toolchain, C compiler, SoftHSM2, test modules)
+	@.ci/setup
+
+build: setup ## debug build of keywrightd and keywright, under target/debug
+	cargo build --locked
+
+release: setup ## release build, under target/release
+	cargo build --locked --release
+
+demo: build ## the main job on a real file and a real PKCS#11 module
+	@deploy/demo
+
+test: build test-rust test-clients ## every test
+
+test-rust: build
+	cargo test --locked --workspace --exclude keywright-benches
+
+test-clients: build ## a second client in another language
+	@softhsm-tests/clients/run
+
+bench: release ## throughput against an echo of the same bytes, and the parts by themselves
+	cargo bench --locked -p keywright-benches --bench end_to_end
+	cargo bench --locked -p keywright-benches --bench envelope --bench hsm
+
+bench-smoke: build ## does every benchmark still run? no figures
+	cargo test --locked -p keywright-benches --benches -- --test
+
+fuzz: setup ## each fuzz target for a minute (needs nightly and cargo-fuzz)
+	@for target in $$(cd fuzz && cargo +nightly fuzz list); do \
+	  (cd fuzz && cargo +nightly fuzz run $$target -- -max_total_time=60 -rss_limit_mb=512) || exit 1; \
+	done
+
+fmt: ## format
+	cargo fmt --all
+
+lint: setup ## format and clippy, warnings denied
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+deny: ## licences, forbidden crates and edges, sources, advisories
+	@.ci/deny
+
+clean:
+	cargo clean
+	rm -rf demo-data
