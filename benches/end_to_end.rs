@@ -7,12 +7,16 @@
 //!
 //! `cargo bench -p keywright-benches --bench end_to_end` prints the table; with
 //! `--test` it only shows that it runs.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
+#![allow(
     clippy::cast_precision_loss,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::too_many_lines,
+    clippy::useless_vec,
     reason = "a benchmark"
 )]
 

@@ -1,8 +1,14 @@
 //! The envelope alone: items sealed and opened in process, against nothing but the AEAD.
-#![expect(
+#![allow(
     missing_docs,
     clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::too_many_lines,
+    clippy::useless_vec,
     reason = "a benchmark"
 )]
 

@@ -14,6 +14,10 @@ const FILES: [&str; 3] = [
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=keywright");
     let descriptors = protox::compile(FILES, ["."])?;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how cargo tells a build script where to write"
+    )]
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()

@@ -185,6 +185,7 @@ mod tests {
     #[test]
     fn every_kind_of_change_is_found() {
         type Spoil = fn(&[PathBuf]);
+        type Edit = fn(&str) -> String;
         let edit = |f: fn(&str) -> String| {
             move |path: &Path| {
                 fs::write(path, f(&fs::read_to_string(path).unwrap())).unwrap();
@@ -213,7 +214,7 @@ mod tests {
                 "{what}"
             );
         }
-        let edits: [(&str, fn(&str) -> String); 5] = [
+        let edits: [(&str, Edit); 5] = [
             ("a word changed", |t| t.replacen("Encrypt", "Decrypt", 1)),
             ("a line removed", |t| {
                 t.lines().skip(1).map(|l| format!("{l}\n")).collect()

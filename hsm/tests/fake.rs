@@ -1,7 +1,17 @@
 //! The strict fake passes the conformance suite, and the handle copes with a token
 //! that is lost, slow, full, ill or panicking.
 
-#![expect(clippy::unwrap_used, reason = "this file is a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::too_many_lines,
+    clippy::useless_vec,
+    reason = "this is a test"
+)]
 
 use std::{
     sync::{

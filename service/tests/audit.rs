@@ -1,8 +1,14 @@
 //! The account of every request: complete, without secrets, and without it no answer.
-#![expect(
+#![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
     clippy::indexing_slicing,
-    reason = "this file is a test"
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::too_many_lines,
+    clippy::useless_vec,
+    reason = "this is a test"
 )]
 
 mod common;

@@ -1,9 +1,15 @@
 //! `keywright.v1.Keys` over TLS on the fake token: create, list, rotate, evidence, and
 //! what is left when the token fails in between.
-#![expect(
+#![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
     clippy::indexing_slicing,
-    reason = "this file is a test"
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::too_many_lines,
+    clippy::useless_vec,
+    reason = "this is a test"
 )]
 
 mod common;

@@ -1,6 +1,16 @@
 //! The `hsm` crate on SoftHSM2: the conformance suite, the attack suite, and what
 //! happens when the token, the login or the PIN is lost.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "this file is a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::too_many_lines,
+    clippy::useless_vec,
+    reason = "this is a test"
+)]
 
 use std::{
     fs,

@@ -149,8 +149,29 @@ fn evidence(e: &proto::GetKeyEvidenceResponse, output: Output) -> Result<(), Fai
         module.module_description,
         module.module_version
     );
+    anstream::println!("{}", attributes(&e.versions));
+    let resisted = module.attacks.iter().filter(|a| a.resisted).count();
+    anstream::println!(
+        "attacks on throw-away keys when the daemon started: {resisted} of {} resisted",
+        module.attacks.len()
+    );
+    for attack in &module.attacks {
+        anstream::println!("  {:<4} {}: {}", attack.id, attack.attempt, attack.outcome);
+    }
+    if e.versions.iter().all(|v| v.cannot_leave) {
+        Ok(())
+    } else {
+        Err(Failure::new(
+            FailureKind::State,
+            "the token does not say that this key cannot leave",
+        ))
+    }
+}
+
+/// One column for each version.
+fn attributes(versions: &[proto::VersionEvidence]) -> Table {
     let mut columns = vec!["read back from the token now".to_owned()];
-    columns.extend(e.versions.iter().map(|v| format!("version {}", v.version)));
+    columns.extend(versions.iter().map(|v| format!("version {}", v.version)));
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_header(columns);
     type Read = fn(&proto::VersionEvidence) -> String;
@@ -182,26 +203,10 @@ fn evidence(e: &proto::GetKeyEvidenceResponse, output: Output) -> Result<(), Fai
     ];
     for (name, read) in rows {
         let mut row = vec![name.to_owned()];
-        row.extend(e.versions.iter().map(read));
+        row.extend(versions.iter().map(read));
         table.add_row(row);
     }
-    anstream::println!("{table}");
-    let resisted = module.attacks.iter().filter(|a| a.resisted).count();
-    anstream::println!(
-        "attacks on throw-away keys when the daemon started: {resisted} of {} resisted",
-        module.attacks.len()
-    );
-    for attack in &module.attacks {
-        anstream::println!("  {:<4} {}: {}", attack.id, attack.attempt, attack.outcome);
-    }
-    if e.versions.iter().all(|v| v.cannot_leave) {
-        Ok(())
-    } else {
-        Err(Failure::new(
-            FailureKind::State,
-            "the token does not say that this key cannot leave",
-        ))
-    }
+    table
 }
 
 fn known(value: Option<bool>) -> String {

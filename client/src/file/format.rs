@@ -112,7 +112,7 @@ impl FileHeader {
 fn lengths(bytes: usize, each: usize) -> Vec<u32> {
     let length = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let mut out = vec![length(each); bytes / each];
-    if bytes % each > 0 || bytes == 0 {
+    if bytes == 0 || !bytes.is_multiple_of(each) {
         out.push(length(bytes % each));
     }
     out

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keywright_hsm::{self as hsm, Hsm, Options, pkcs11};
+use keywright_hsm::{self as hsm, Hsm, KeyRef, Options, pkcs11};
 
 use super::{RELEASE, StartError, census};
 use crate::{
@@ -65,17 +65,9 @@ pub(super) async fn open(config: &Config) -> Result<Opened, StartError> {
         )));
     }
 
-    let hsm = open_hsm(config).await?;
-    hsm.check(Some(canary), Instant::now() + PATIENCE).await.map_err(|e| {
-        hsm::Error::new(
-            e.kind(),
-            format!("this token does not hold the appliance's own key, so it is not the token this data directory belongs to: {e}"),
-        )
-    })?;
-    hsm.watch(canary);
+    let hsm = the_same_token(config, canary).await?;
     let objects = hsm.objects(Instant::now() + PATIENCE).await?;
     let census = census::take(&contents, &canary, &objects);
-
     let tenants = tenants(config, store.as_ref(), &contents).await?;
     let started = Event::Started {
         release: RELEASE,
@@ -111,6 +103,19 @@ pub(super) async fn open(config: &Config) -> Result<Opened, StartError> {
         app: Arc::new(app),
         tenants,
     })
+}
+
+/// Opens the token and sees that it is the one this data directory belongs to.
+async fn the_same_token(config: &Config, canary: KeyRef) -> Result<Hsm, StartError> {
+    let hsm = open_hsm(config).await?;
+    hsm.check(Some(canary), Instant::now() + PATIENCE).await.map_err(|e| {
+        let text = format!(
+            "this token does not hold the appliance's own key, so it is not the token this data directory belongs to: {e}"
+        );
+        hsm::Error::new(e.kind(), text)
+    })?;
+    hsm.watch(canary);
+    Ok(hsm)
 }
 
 /// Opens the store under the data directory.

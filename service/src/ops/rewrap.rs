@@ -44,7 +44,7 @@ pub struct Rewrapped {
 /// What becomes of a header.
 enum Fate {
     Current(Header),
-    Moves(Move),
+    Moves(Box<Move>),
 }
 
 struct Move {
@@ -109,11 +109,11 @@ fn fate(found: Found) -> Result<Fate> {
         to: to.on_token,
         to_aad: wrap_aad(Kind::Items, id, tenant, to.number),
     };
-    Ok(Fate::Moves(Move {
+    Ok(Fate::Moves(Box::new(Move {
         to: to.number,
         job,
         found,
-    }))
+    })))
 }
 
 impl Fate {

@@ -1,9 +1,4 @@
 //! What every [`Store`] must do; run against each engine.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a conformance check reports by failing"
-)]
 
 use std::{collections::BTreeMap, sync::Arc};
 

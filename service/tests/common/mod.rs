@@ -1,9 +1,15 @@
 //! An appliance in process: fake token, real store, real audit log, real policies, real
 //! TLS listener, real client.
-#![expect(
+#![allow(
     dead_code,
     clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::too_many_lines,
+    clippy::useless_vec,
     reason = "shared by tests that use different parts of it"
 )]
 
