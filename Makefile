@@ -38,7 +38,7 @@ bench-smoke: build ## does every benchmark still run? no figures
 
 fuzz: setup ## each fuzz target for a minute (needs nightly and cargo-fuzz)
 	@for target in $$(cd fuzz && cargo +nightly fuzz list); do \
-	  (cd fuzz && cargo +nightly fuzz run $$target -- -max_total_time=60 -rss_limit_mb=512) || exit 1; \
+	  (cd fuzz && cargo +nightly fuzz run --sanitizer none $$target -- -max_total_time=60 -rss_limit_mb=1024) || exit 1; \
 	done
 
 fmt: ## format

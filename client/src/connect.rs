@@ -1,12 +1,19 @@
 //! The way to a server: address, its CA, our certificate.
 
-use std::{env, fs, path::PathBuf, time::Duration};
+use std::{env, path::PathBuf, sync::Arc, time::Duration};
 
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use hyper_util::rt::TokioIo;
+use tokio_rustls::rustls::ClientConfig;
+use tonic::{
+    codegen::http::Uri,
+    transport::{Channel, Endpoint},
+};
+use tower::service_fn;
 
 use crate::{
     Failure, FailureKind,
     proto::{crypto_client::CryptoClient, keys_client::KeysClient},
+    tls,
 };
 
 /// Where the server is and who we are.
@@ -47,7 +54,7 @@ impl Settings {
         })
     }
 
-    fn endpoint(&self) -> Result<Endpoint, Failure> {
+    fn endpoint(&self) -> Result<(Endpoint, ClientConfig), Failure> {
         let usage = |text: String| Failure::new(FailureKind::Usage, text);
         let missing = |name: &str| {
             usage(format!(
@@ -55,34 +62,23 @@ impl Settings {
             ))
         };
         let addr = self.addr.as_deref().ok_or_else(|| missing(ADDR))?;
-        let read = |path: &Option<PathBuf>, name: &str| {
-            let path = path.as_ref().ok_or_else(|| missing(name))?;
-            fs::read(path).map_err(|e| usage(format!("{name}: {}: {e}", path.display())))
-        };
-        let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(read(&self.ca, CA)?))
-            .identity(Identity::from_pem(
-                read(&self.cert, CERT)?,
-                read(&self.key, KEY)?,
-            ));
+        let ca = self.ca.as_deref().ok_or_else(|| missing(CA))?;
+        let cert = self.cert.as_deref().ok_or_else(|| missing(CERT))?;
+        let key = self.key.as_deref().ok_or_else(|| missing(KEY))?;
+        let config = tls::config((CA, ca), (CERT, cert), (KEY, key)).map_err(usage)?;
         let addr = addr.strip_prefix("https://").unwrap_or(addr);
-        Endpoint::from_shared(format!("https://{addr}"))
-            .map_err(|e| usage(format!("{ADDR}: {addr:?} is not host:port: {e}")))?
-            .tls_config(tls)
-            .map_err(|e| {
-                usage(format!(
-                    "{CA}, {CERT} or {KEY} cannot be used: {}",
-                    Failure::chain(&e)
-                ))
-            })
-            .map(|endpoint| {
-                endpoint
-                    .connect_timeout(Duration::from_secs(10))
-                    .tcp_nodelay(true)
-                    .initial_stream_window_size(WINDOW)
-                    .initial_connection_window_size(WINDOW)
-                    .http2_keep_alive_interval(Duration::from_secs(20))
-            })
+        let wrong =
+            |e: &dyn std::error::Error| usage(format!("{ADDR}: {addr:?} is not host:port: {e}"));
+        let origin = Uri::try_from(format!("https://{addr}")).map_err(|e| wrong(&e))?;
+        // TLS is ours, so tonic is told of a clear connection; requests say https.
+        let endpoint = Endpoint::from_shared(format!("http://{addr}"))
+            .map_err(|e| wrong(&e))?
+            .origin(origin)
+            .connect_timeout(Duration::from_secs(10))
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .http2_keep_alive_interval(Duration::from_secs(20));
+        Ok((endpoint, config))
     }
 }
 
@@ -102,17 +98,21 @@ impl Client {
     /// # Errors
     /// What is missing, or why the server cannot be reached.
     pub async fn connect(settings: &Settings) -> Result<Self, Failure> {
-        let endpoint = settings.endpoint()?;
+        let (endpoint, config) = settings.endpoint()?;
         let addr = settings.addr.clone().unwrap_or_default();
-        let channel = endpoint.connect().await.map_err(|e| {
-            Failure::new(
-                FailureKind::Unavailable,
-                format!(
-                    "cannot connect to {addr}: {}; is keywrightd running there?",
-                    Failure::chain(&e)
-                ),
-            )
-        })?;
+        let config = Arc::new(config);
+        let connector = service_fn(move |uri: Uri| {
+            let config = Arc::clone(&config);
+            async move {
+                let host = uri.host().unwrap_or_default();
+                let port = uri.port_u16().unwrap_or(443);
+                tls::connect(config, host, port).await.map(TokioIo::new)
+            }
+        });
+        let channel = endpoint
+            .connect_with_connector(connector)
+            .await
+            .map_err(|e| Failure::no_connection(&addr, &e))?;
         Ok(Self { channel })
     }
 

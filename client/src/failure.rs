@@ -81,6 +81,17 @@ impl Failure {
         Self::new(FailureKind::Other, format!("{what}: {e}"))
     }
 
+    /// There is no way to the server.
+    pub(crate) fn no_connection(addr: &str, error: &dyn StdError) -> Self {
+        let chain = Self::chain(error);
+        refused(&chain).unwrap_or_else(|| {
+            Self::new(
+                FailureKind::Unavailable,
+                format!("cannot connect to {addr}: {chain}; is keywrightd running there?"),
+            )
+        })
+    }
+
     /// An item of a batch.
     #[must_use]
     pub fn item(error: &ItemError) -> Self {
@@ -140,9 +151,18 @@ impl From<Status> for Failure {
     }
 }
 
-/// The connection broke. In TLS 1.3 a refused client certificate shows up only here, on
-/// the first call.
+/// The connection broke, or the certificate we show was refused when it was made again.
 fn broken(chain: &str) -> Failure {
+    refused(chain).unwrap_or_else(|| {
+        Failure::new(
+            FailureKind::Unavailable,
+            format!("the connection broke: {chain}"),
+        )
+    })
+}
+
+/// An alert by which the server refuses our certificate (RFC 8446 §6.2).
+fn refused(chain: &str) -> Option<Failure> {
     const REFUSALS: [&str; 8] = [
         "UnknownCA",
         "CertificateRequired",
@@ -154,18 +174,16 @@ fn broken(chain: &str) -> Failure {
         // Issued by a CA of the right name and another key.
         "DecryptError",
     ];
-    if REFUSALS.iter().any(|r| chain.contains(r)) {
-        return Failure::new(
+    // What we ourselves find wrong with the server reads "invalid peer certificate".
+    let theirs = chain.contains("received fatal alert");
+    (theirs && REFUSALS.iter().any(|r| chain.contains(r))).then(|| {
+        Failure::new(
             FailureKind::Denied,
             format!(
                 "the server refused the client certificate ({chain}); KEYWRIGHT_CERT must be issued by a CA of your tenant, be valid now, and name one SPIFFE id"
             ),
-        );
-    }
-    Failure::new(
-        FailureKind::Unavailable,
-        format!("the connection broke: {chain}"),
-    )
+        )
+    })
 }
 
 impl fmt::Display for Failure {

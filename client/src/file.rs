@@ -22,6 +22,18 @@ pub use rewrap::rewrap;
 
 use crate::Failure;
 
+/// What `fuzz/` drives: the 24 bytes in front of a file and the cut of its segments.
+#[cfg(fuzzing)]
+pub fn fuzz_header(bytes: &[u8], segment: usize) {
+    if let Ok(header) = format::FileHeader::parse(bytes) {
+        assert!(header.sealed_segment_bytes() <= 256 << 20);
+        let segment = segment % header.sealed_segment_bytes();
+        if let Some(items) = header.item_lengths(segment) {
+            assert_eq!(items.iter().map(|n| *n as usize).sum::<usize>(), segment);
+        }
+    }
+}
+
 /// What was done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {

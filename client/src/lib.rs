@@ -28,6 +28,7 @@ mod connect;
 mod failure;
 pub mod file;
 pub mod lines;
+mod tls;
 pub mod token;
 
 pub use connect::{Client, Settings};

@@ -120,13 +120,23 @@ impl Config {
     /// # Errors
     /// The file, the line where TOML knows it, and what to change.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|e| ConfigError {
+            path: path.to_owned(),
+            text: format!("cannot be read: {e}"),
+        })?;
+        Self::parse(&text, path)
+    }
+
+    /// Checks the text of the file at `path`.
+    ///
+    /// # Errors
+    /// As for [`Config::read`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let error = |text: String| ConfigError {
             path: path.to_owned(),
             text,
         };
-        let text =
-            std::fs::read_to_string(path).map_err(|e| error(format!("cannot be read: {e}")))?;
-        let mut config: Self = toml::from_str(&text).map_err(|e| error(e.to_string()))?;
+        let mut config: Self = toml::from_str(text).map_err(|e| error(e.to_string()))?;
         if let Some(folder) = path.parent() {
             config.resolve(folder);
         }
@@ -313,6 +323,16 @@ pin_file = "pin"
         let config = read(GOOD).unwrap();
         assert!(config.tls.key.is_absolute() && config.tls.key.ends_with("server.key"));
         assert_eq!(config.limits.batch_items, 4096);
+    }
+
+    #[test]
+    fn the_documented_configuration_names_every_limit_with_its_default() {
+        let text = include_str!("../../deploy/keywrightd.toml");
+        let path = Path::new("/etc/keywright/keywrightd.toml");
+        assert_eq!(Config::parse(text, path).unwrap().limits, Limits::default());
+        for name in Limits::NAMES {
+            assert!(text.contains(&format!("\n{name} = ")), "{name}");
+        }
     }
 
     /// Thirty ways to get it wrong; each must stop the start and name the place.

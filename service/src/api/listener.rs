@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{sleep, timeout},
@@ -35,6 +35,9 @@ pub struct Conn {
 
 /// After an accept error (out of file descriptors, say) a short pause, then on.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// How long, and for how many bytes, a refused peer may take to hear so.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 64 << 10;
 /// Connections that are ready and not yet taken up.
 const READY: usize = 64;
 
@@ -88,12 +91,15 @@ async fn handshake(
     if let Err(e) = stream.set_nodelay(true) {
         debug!(peer = %address, error = %e, "no TCP_NODELAY");
     }
-    let accepted = timeout(patience, TlsAcceptor::from(tls.current()).accept(stream)).await;
-    let stream = match accepted {
+    let accept = TlsAcceptor::from(tls.current())
+        .accept(stream)
+        .into_fallible();
+    let stream = match timeout(patience, accept).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(e)) => {
+        Ok(Err((e, stream))) => {
             metrics::handshake("refused");
             warn!(peer = %address, error = %e, "TLS handshake refused");
+            let _ = timeout(LINGER, linger(stream)).await;
             return None;
         }
         Err(_) => {
@@ -110,6 +116,21 @@ async fn handshake(
         _open: metrics::OpenConnection::new(),
         _slot: slot,
     })
+}
+
+/// The alert is on its way. Closing at once, with bytes of the peer unread, would make
+/// the kernel send a reset that overtakes it, and the peer would never hear why.
+async fn linger(mut stream: TcpStream) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut rest = [0; 1024];
+    let mut left = LINGER_BYTES;
+    while left > 0 {
+        match stream.read(&mut rest).await? {
+            0 => break,
+            n => left = left.saturating_sub(n),
+        }
+    }
+    Ok(())
 }
 
 impl Connected for Conn {

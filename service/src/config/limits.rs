@@ -19,6 +19,10 @@ macro_rules! limits {
         }
 
         impl Limits {
+            /// Names of all limits.
+            #[cfg(test)]
+            pub(super) const NAMES: &[&str] = &[$(stringify!($name)),*];
+
             fn ranges(&self) -> Result<(), String> {
                 $(
                     let range: std::ops::RangeInclusive<$kind> = $low..=$high;

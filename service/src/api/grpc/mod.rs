@@ -3,6 +3,8 @@
 
 mod convert;
 mod crypto;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod guard;
 mod keys;
 mod status;
