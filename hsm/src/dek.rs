@@ -8,6 +8,24 @@ use std::fmt;
 use zeroize::{Zeroize, Zeroizing};
 
 /// A data-encrypting key: 32 bytes, zeroised on drop.
+///
+/// ```compile_fail,E0599
+/// fn twice(dek: &keywright_hsm::Dek) -> keywright_hsm::Dek {
+///     dek.clone()
+/// }
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn show(dek: &keywright_hsm::Dek) -> String {
+///     format!("{dek}")
+/// }
+/// ```
+///
+/// ```compile_fail,E0369
+/// fn guess(dek: &keywright_hsm::Dek, other: &keywright_hsm::Dek) -> bool {
+///     dek == other
+/// }
+/// ```
 pub struct Dek(Zeroizing<[u8; Dek::LEN]>);
 
 impl Dek {

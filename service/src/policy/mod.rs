@@ -63,7 +63,23 @@ impl Verdict {
     }
 }
 
-/// Proof that the caller may do `A` with the key inside.
+/// Proof that the caller may do `A` with the key inside. Only the policies give one:
+///
+/// ```compile_fail,E0451
+/// use keywright_service::policy::{Decrypt, Permit};
+/// fn forged(from: Permit<Decrypt>) -> Permit<Decrypt> {
+///     Permit { key: from.shared_key(), ..from }
+/// }
+/// ```
+///
+/// and one for encrypting is none for decrypting:
+///
+/// ```compile_fail,E0308
+/// use keywright_service::policy::{Decrypt, Encrypt, Permit};
+/// fn other(permit: Permit<Encrypt>) -> Permit<Decrypt> {
+///     permit
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Permit<A> {
     key: Arc<Key>,
