@@ -4,74 +4,24 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    fmt::Write,
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     str::FromStr,
     sync::Arc,
 };
 
 use cedar_policy::{
     Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId,
-    PolicySet, Request, RestrictedExpression, Schema, ValidationMode, Validator,
+    PolicySet, Request, RestrictedExpression, Schema,
 };
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, NamedSource};
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Action, Caller, Grant, KeyAction, Permit, Proposal, Roles, RolesError, TenantAction, Verdict,
+    Action, Caller, Grant, KeyAction, Permit, Proposal, Roles, TenantAction, Verdict,
+    set::{self, BUILTIN, PolicyError},
 };
 use crate::key::{Key, KeyId, KeySpec, Labels, Revision, TenantId};
-
-/// The schema, compiled in.
-pub const SCHEMA: &str = include_str!("../../policies/keywright.cedarschema");
-/// Forbids that are always in force.
-pub const BUILTIN: &str = include_str!("../../policies/builtin.cedar");
-/// Default policies, written by `init` for the operator to edit.
-pub const DEFAULT_ROLES: &str = include_str!("../../policies/roles.cedar");
-/// The policy of `dev`.
-pub const DEV: &str = include_str!("../../policies/dev.cedar");
-
-/// Why policies are refused.
-#[derive(Debug, thiserror::Error)]
-pub enum PolicyError {
-    /// The directory or a file cannot be read.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Not Cedar; the text marks the place.
-    #[error("{file} is not a valid policy file:\n{report}")]
-    Syntax {
-        /// Which file.
-        file: String,
-        /// Cedar's report with the place marked.
-        report: String,
-    },
-    /// Cedar, but not about our schema.
-    #[error("the policies do not fit the schema:\n{0}")]
-    Schema(String),
-    /// Two policies with one id.
-    #[error("{file}: a policy with id {id:?} exists already")]
-    Duplicate {
-        /// Which file.
-        file: String,
-        /// Which id.
-        id: String,
-    },
-    /// `roles.toml`.
-    #[error("{}: {source}", path.display())]
-    Roles {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong.
-        source: RolesError,
-    },
-}
 
 /// A set of policies and roles in force. Immutable; a reload makes a new one, and with
 /// it a new cache.
@@ -135,18 +85,17 @@ impl Engine {
         roles_text: &str,
         roles: Roles,
     ) -> Result<Self, PolicyError> {
-        let (schema, _) =
-            Schema::from_cedarschema_str(SCHEMA).map_err(|e| PolicyError::Schema(e.to_string()))?;
+        let schema = set::schema()?;
         let mut policies = PolicySet::new();
         let mut hash = Sha256::new();
         let builtin = ("(built in)".to_owned(), BUILTIN.to_owned());
         for (file, text) in std::iter::once((&builtin.0, &builtin.1)).chain(files) {
-            add(&mut policies, file, text)?;
+            set::add(&mut policies, file, text)?;
             hash.update((text.len() as u64).to_be_bytes());
             hash.update(text);
         }
         hash.update(roles_text);
-        validate(&policies, &schema)?;
+        set::validate(&policies, &schema)?;
         Ok(Self {
             policies,
             schema,
@@ -356,59 +305,6 @@ fn uid(kind: &str, id: &str) -> Result<EntityUid, String> {
     Ok(EntityUid::from_type_name_and_id(kind, EntityId::new(id)))
 }
 
-fn add(policies: &mut PolicySet, file: &str, text: &str) -> Result<(), PolicyError> {
-    let parsed = PolicySet::from_str(text).map_err(|e| PolicyError::Syntax {
-        file: file.to_owned(),
-        report: report(e, file, text),
-    })?;
-    if let Some(template) = parsed.templates().next() {
-        return Err(PolicyError::Schema(format!(
-            "{file}: policy templates are not used: {template}"
-        )));
-    }
-    for policy in parsed.policies() {
-        let id = policy
-            .annotation("id")
-            .map_or_else(|| format!("{file}:{}", policy.id()), str::to_owned);
-        policies
-            .add(policy.new_id(PolicyId::new(&id)))
-            .map_err(|_| PolicyError::Duplicate {
-                file: file.to_owned(),
-                id,
-            })?;
-    }
-    Ok(())
-}
-
-/// Strict: a policy that could meet an attribute it has no type for is refused now,
-/// not when it matters.
-fn validate(policies: &PolicySet, schema: &Schema) -> Result<(), PolicyError> {
-    let result = Validator::new(schema.clone()).validate(policies, ValidationMode::Strict);
-    if result.validation_passed() {
-        return Ok(());
-    }
-    let errors: Vec<String> = result
-        .validation_errors()
-        .map(|e| format!("  {e}"))
-        .collect();
-    Err(PolicyError::Schema(errors.join("\n")))
-}
-
-/// The error with its place in the source marked.
-fn report(error: impl Diagnostic + Send + Sync + 'static, file: &str, text: &str) -> String {
-    let report =
-        miette::Report::new(error).with_source_code(NamedSource::new(file, text.to_owned()));
-    let mut out = String::new();
-    let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor());
-    match handler.render_report(&mut out, report.as_ref()) {
-        Ok(()) => out,
-        Err(_) => {
-            let _ = write!(out, "{report}");
-            out
-        }
-    }
-}
-
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Engine({})", hex::encode(self.digest))
@@ -420,7 +316,7 @@ mod tests {
     use keywright_pki::SpiffeId;
 
     use super::*;
-    use crate::policy::act;
+    use crate::policy::{DEFAULT_ROLES, DEV, act};
 
     fn engine(extra: &str, roles: &str) -> Result<Engine, PolicyError> {
         let files = BTreeMap::from([

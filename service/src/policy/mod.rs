@@ -7,14 +7,16 @@
 mod action;
 mod engine;
 mod roles;
+mod set;
 
 use std::{marker::PhantomData, sync::Arc};
 
 use keywright_pki::SpiffeId;
 
 pub use action::{Action, KeyAction, TenantAction, act};
-pub use engine::{BUILTIN, DEFAULT_ROLES, DEV, Engine, PolicyError, SCHEMA};
+pub use engine::Engine;
 pub use roles::{Roles, RolesError};
+pub use set::{BUILTIN, DEFAULT_ROLES, DEV, PolicyError, SCHEMA};
 
 use crate::key::{Key, KeyName, KeySpec, Labels, TenantId};
 
@@ -66,7 +68,7 @@ impl Verdict {
 /// Proof that the caller may do `A` with the key inside. Only the policies give one:
 ///
 /// ```compile_fail,E0451
-/// use keywright_service::policy::{Decrypt, Permit};
+/// use keywright_service::policy::{Permit, act::Decrypt};
 /// fn forged(from: Permit<Decrypt>) -> Permit<Decrypt> {
 ///     Permit { key: from.shared_key(), ..from }
 /// }
@@ -75,7 +77,7 @@ impl Verdict {
 /// and one for encrypting is none for decrypting:
 ///
 /// ```compile_fail,E0308
-/// use keywright_service::policy::{Decrypt, Encrypt, Permit};
+/// use keywright_service::policy::{Permit, act::{Decrypt, Encrypt}};
 /// fn other(permit: Permit<Encrypt>) -> Permit<Decrypt> {
 ///     permit
 /// }

@@ -1,0 +1,130 @@
+//! What people read: tables, JSON, exit codes.
+
+use super::*;
+
+#[test]
+fn keys_are_shown_listed_and_proved() {
+    let (_dir, daemon) = start();
+    create(&daemon);
+    let json = |args: &[&str]| -> serde_json::Value {
+        serde_json::from_slice(&ok(daemon.cli().args(["--output", "json"]).args(args)).stdout)
+            .unwrap()
+    };
+    let key = json(&["key", "show", KEY]);
+    assert_eq!(
+        (&key["name"], &key["spec"], &key["primary_version"]),
+        (&KEY.into(), &"aes-256".into(), &1.into())
+    );
+    let _ = ok(daemon.cli().args(["key", "rotate", KEY]));
+    assert_eq!(
+        json(&["key", "list"])[0]["versions"]
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
+    let evidence = json(&["key", "evidence", KEY]);
+    for version in evidence["versions"].as_array().unwrap() {
+        assert_eq!(version["cannot_leave"], true, "{version}");
+        assert_eq!(version["extractable"], false);
+        assert_eq!(version["never_extractable"], true);
+        assert_eq!(version["local"], true);
+    }
+    assert_eq!(evidence["attacks"].as_array().unwrap().len(), 14);
+    assert!(evidence["token"]["serial"].as_str().unwrap().len() > 4);
+    // People get tables, with the words that matter.
+    let text =
+        String::from_utf8(ok(daemon.cli_as("auditor").args(["key", "evidence", KEY])).stdout)
+            .unwrap();
+    assert!(
+        text.contains("CKA_NEVER_EXTRACTABLE") && text.contains("14 of 14 resisted"),
+        "{text}"
+    );
+}
+
+#[test]
+fn exit_codes_mean_something() {
+    let (dir, daemon) = start();
+    create(&daemon);
+    let text = fails(daemon.cli().args(["key", "show", "no/such"]), 5);
+    assert!(text.contains("no such key"), "{text}");
+    let text = fails(
+        daemon
+            .cli()
+            .args(["key", "create", KEY, "--spec", "aes-256"]),
+        8,
+    );
+    assert!(text.contains("exists already"), "{text}");
+    let text = fails(
+        daemon
+            .cli_as("admin")
+            .args(["encrypt", "--key", KEY, "--in", "/dev/null"]),
+        4,
+    );
+    assert!(text.contains("no policy allows you to encrypt"), "{text}");
+    let text = fails(daemon.cli_as("auditor").args(["key", "rotate", KEY]), 4);
+    assert!(text.contains("rotate_key"), "{text}");
+    let _ = ok(daemon.cli_as("user").args([
+        "encrypt",
+        "--key",
+        KEY,
+        "--in",
+        "/dev/null",
+        "--out",
+        "/dev/null",
+    ]));
+    let _ = fails(
+        daemon
+            .cli()
+            .args(["encrypt", "--key", KEY, "--in", "/no/such/file"]),
+        1,
+    );
+    let text = fails(
+        daemon
+            .cli()
+            .args(["encrypt", "--key", KEY, "--context", "novalue"]),
+        2,
+    );
+    assert!(text.contains("KEY=VALUE"), "{text}");
+    let _ = fails(
+        daemon.cli().args([
+            "encrypt",
+            "--key",
+            KEY,
+            "--context",
+            "a=1",
+            "--context",
+            "a=2",
+        ]),
+        2,
+    );
+    let text = fails(
+        daemon
+            .cli()
+            .arg("random")
+            .env("KEYWRIGHT_ADDR", "127.0.0.1:1"),
+        3,
+    );
+    assert!(text.contains("cannot connect to 127.0.0.1:1"), "{text}");
+    let text = fails(daemon.cli().arg("random").env_remove("KEYWRIGHT_CERT"), 2);
+    assert!(text.contains("KEYWRIGHT_CERT is not set"), "{text}");
+    let text = fails(
+        daemon.cli().arg("random").env("KEYWRIGHT_CA", "/no/ca.pem"),
+        2,
+    );
+    assert!(text.contains("/no/ca.pem"), "{text}");
+    // Another appliance's certificate.
+    let other = Daemon::start(&dir.path().join("other"));
+    let stranger = fails(
+        daemon
+            .cli()
+            .arg("random")
+            .env("KEYWRIGHT_CERT", other.dir.join("certs/user.pem"))
+            .env("KEYWRIGHT_KEY", other.dir.join("certs/user.key")),
+        4,
+    );
+    assert!(
+        stranger.contains("refused the client certificate"),
+        "{stranger}"
+    );
+}
