@@ -90,14 +90,14 @@ fn main() {
     };
     let (one, two) = (key("one"), key("two"));
     let aad = [1; 56];
-    let (_, wrapped) = runtime.block_on(hsm.mint(one, aad, soon())).unwrap();
+    let (_, wrapped) = runtime.block_on(hsm.mint(&one, aad, soon())).unwrap();
     let unwrap = Unwrap {
-        key: one,
+        key: one.clone(),
         aad,
         wrapped,
     };
     let rewrap = Rewrap {
-        from: unwrap,
+        from: unwrap.clone(),
         to: two,
         to_aad: aad,
     };
@@ -106,20 +106,20 @@ fn main() {
     let mut group = c.benchmark_group("hsm");
     group.bench_function("mint", |b| {
         b.to_async(&runtime)
-            .iter(|| async { hsm.mint(one, aad, soon()).await.unwrap() });
+            .iter(|| async { hsm.mint(&one, aad, soon()).await.unwrap() });
     });
     group.bench_function("unwrap", |b| {
         b.to_async(&runtime)
-            .iter(|| async { hsm.unwrap(vec![unwrap], soon()).await });
+            .iter(|| async { hsm.unwrap(vec![unwrap.clone()], soon()).await });
     });
     group.throughput(Throughput::Elements(256));
     group.bench_function("unwrap 256", |b| {
         b.to_async(&runtime)
-            .iter(|| async { hsm.unwrap(vec![unwrap; 256], soon()).await });
+            .iter(|| async { hsm.unwrap(vec![unwrap.clone(); 256], soon()).await });
     });
     group.bench_function("rewrap 256", |b| {
         b.to_async(&runtime)
-            .iter(|| async { hsm.rewrap(vec![rewrap; 256], soon()).await });
+            .iter(|| async { hsm.rewrap(vec![rewrap.clone(); 256], soon()).await });
     });
     group.finish();
     c.final_summary();

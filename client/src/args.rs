@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as Flags, Parser, Subcommand, ValueEnum};
-use keywright_client::Settings;
+use keywright_client::{Settings, proto};
 
 /// Encrypt, decrypt and rewrap with keys that cannot leave the HSM.
 #[derive(Debug, Parser)]
@@ -182,15 +182,19 @@ pub(crate) struct Data {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Key {
     /// Create a key in the HSM.
-    #[command(
-        after_help = "Example:\n  keywright key create payments/cards --spec aes-256 --label team=payments"
-    )]
+    #[command(after_help = "Examples:\n  \
+keywright key create payments/cards --spec aes-256 --label team=payments\n  \
+keywright key create releases/linux --spec ed25519\n  \
+keywright key create inbox/partners --spec rsa-3072 --use decrypt")]
     Create {
         /// A path of lower-case segments.
         name: String,
         /// Algorithm and size.
         #[arg(long, value_enum)]
         spec: Spec,
+        /// What an RSA key is for; other specs have one use.
+        #[arg(long = "use", value_enum)]
+        key_use: Option<Use>,
         /// A note policies can see, KEY=VALUE; repeat for more.
         #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
         labels: Vec<(String, String)>,
@@ -232,11 +236,95 @@ pub(crate) enum Audit {
     },
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Spec {
     /// AES with 256 bits, for encryption.
     #[value(name = "aes-256")]
     Aes256,
+    /// ECDSA on P-256 with SHA-256.
+    #[value(name = "ec-p256")]
+    EcP256,
+    /// ECDSA on P-384 with SHA-384.
+    #[value(name = "ec-p384")]
+    EcP384,
+    /// Ed25519.
+    #[value(name = "ed25519")]
+    Ed25519,
+    /// RSA, to sign or (with --use decrypt) to decrypt.
+    #[value(name = "rsa-2048")]
+    Rsa2048,
+    /// As rsa-2048, longer.
+    #[value(name = "rsa-3072")]
+    Rsa3072,
+    /// As rsa-2048, longer.
+    #[value(name = "rsa-4096")]
+    Rsa4096,
+    /// HMAC with SHA-256.
+    #[value(name = "hmac-sha256")]
+    HmacSha256,
+    /// HMAC with SHA-384.
+    #[value(name = "hmac-sha384")]
+    HmacSha384,
+    /// HMAC with SHA-512.
+    #[value(name = "hmac-sha512")]
+    HmacSha512,
+}
+
+impl Spec {
+    pub(crate) fn wire(self) -> proto::KeySpec {
+        match self {
+            Self::Aes256 => proto::KeySpec::Aes256,
+            Self::EcP256 => proto::KeySpec::EcP256,
+            Self::EcP384 => proto::KeySpec::EcP384,
+            Self::Ed25519 => proto::KeySpec::Ed25519,
+            Self::Rsa2048 => proto::KeySpec::Rsa2048,
+            Self::Rsa3072 => proto::KeySpec::Rsa3072,
+            Self::Rsa4096 => proto::KeySpec::Rsa4096,
+            Self::HmacSha256 => proto::KeySpec::HmacSha256,
+            Self::HmacSha384 => proto::KeySpec::HmacSha384,
+            Self::HmacSha512 => proto::KeySpec::HmacSha512,
+        }
+    }
+
+    /// The name of what the server sent; newer servers may know more.
+    pub(crate) fn name(wire: proto::KeySpec) -> String {
+        Self::value_variants()
+            .iter()
+            .find(|s| s.wire() == wire)
+            .and_then(ValueEnum::to_possible_value)
+            .map_or_else(|| "unknown".to_owned(), |v| v.get_name().to_owned())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Use {
+    /// Encrypt and decrypt through envelopes.
+    Encrypt,
+    /// Sign.
+    Sign,
+    /// Make MACs.
+    Mac,
+    /// Open what was encrypted to the public key.
+    Decrypt,
+}
+
+impl Use {
+    pub(crate) fn wire(self) -> proto::KeyUse {
+        match self {
+            Self::Encrypt => proto::KeyUse::Encrypt,
+            Self::Sign => proto::KeyUse::Sign,
+            Self::Mac => proto::KeyUse::Mac,
+            Self::Decrypt => proto::KeyUse::Decrypt,
+        }
+    }
+
+    pub(crate) fn name(wire: proto::KeyUse) -> String {
+        Self::value_variants()
+            .iter()
+            .find(|s| s.wire() == wire)
+            .and_then(ValueEnum::to_possible_value)
+            .map_or_else(|| "unknown".to_owned(), |v| v.get_name().to_owned())
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

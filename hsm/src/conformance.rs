@@ -7,7 +7,8 @@
 )]
 
 use crate::{
-    Connector, Dek, KeyRef, KeySpec, Kind, Lane, ObjectId, Token, WrappedDek,
+    Connector, Curve, Dek, Hash, KeyProof, KeyRef, KeySpec, Kind, Lane, NewKey, Oaep, ObjectId,
+    PssSalt, RsaBits, Signing, Token, WrappedDek,
     error::{Error, Remedy},
 };
 
@@ -32,6 +33,17 @@ pub const CHECKS: &[Check] = &[
     ("a key that is not itself is not used", substituted),
     ("every session sees every key", two_sessions),
     ("every rung of the ladder brings the same keys back", ladder),
+    ("every spec makes a key that cannot leave", every_spec),
+    ("signatures verify with the public key", signatures),
+    ("a scheme of another key is refused", wrong_scheme),
+    ("MACs are those of the hash, and of the key", macs),
+    ("what was encrypted to a key comes back", decryption),
+    (
+        "forged ciphertexts are refused and harm nothing",
+        forged_oaep,
+    ),
+    ("a pair that is not itself is not used", substituted_pair),
+    ("both halves of a pair are destroyed", destroyed_pair),
 ];
 
 /// Runs every check.
@@ -76,7 +88,7 @@ fn with_key(connector: &dyn Connector, check: impl FnOnce(&mut dyn Token, &KeyRe
     let mut token = session(connector);
     let key = new_key(token.as_mut());
     check(token.as_mut(), &key);
-    token.destroy(key.object).unwrap();
+    token.destroy(key.object, key.spec).unwrap();
 }
 
 fn round_trip(c: &dyn Connector) {
@@ -127,7 +139,7 @@ fn other_key(c: &dyn Connector) {
         let other = new_key(token);
         let wrapped = token.wrap(key, &AAD, &dek()).unwrap();
         refused(token.unwrap(&other, &AAD, &wrapped));
-        token.destroy(other.object).unwrap();
+        token.destroy(other.object, other.spec).unwrap();
     });
 }
 
@@ -164,7 +176,7 @@ fn evidence(c: &dyn Connector) {
     let new = token.generate(id, KeySpec::Aes256, "conformance").unwrap();
     assert_eq!(new.evidence.findings(), Vec::<&str>::new());
     assert_eq!(token.describe(&new.key).unwrap(), new.evidence);
-    token.destroy(id).unwrap();
+    token.destroy(id, KeySpec::Aes256).unwrap();
 }
 
 fn id_taken(c: &dyn Connector) {
@@ -198,7 +210,7 @@ fn destroyed(c: &dyn Connector) {
     let mut token = session(c);
     let key = new_key(token.as_mut());
     let wrapped = token.wrap(&key, &AAD, &dek()).unwrap();
-    token.destroy(key.object).unwrap();
+    token.destroy(key.object, key.spec).unwrap();
     assert_eq!(
         token.unwrap(&key, &AAD, &wrapped).unwrap_err().kind(),
         Kind::NoSuchKey
@@ -209,7 +221,7 @@ fn unknown(c: &dyn Connector) {
     with_key(c, |token, key| {
         let stranger = KeyRef {
             object: ObjectId::random().unwrap(),
-            proof: key.proof,
+            ..key.clone()
         };
         assert_eq!(
             token.wrap(&stranger, &AAD, &dek()).unwrap_err().kind(),
@@ -223,7 +235,7 @@ fn substituted(c: &dyn Connector) {
     let (a, b) = (new_key(token.as_mut()), new_key(token.as_mut()));
     let mixed = KeyRef {
         object: a.object,
-        proof: b.proof,
+        ..b.clone()
     };
     // On a session that has not used `a` yet, so that no cached handle answers.
     let mut other = session(c);
@@ -237,8 +249,8 @@ fn substituted(c: &dyn Connector) {
     token
         .recover(&Error::new(Kind::Stale, "conformance").with_remedy(Remedy::Session))
         .unwrap();
-    token.destroy(a.object).unwrap();
-    token.destroy(b.object).unwrap();
+    token.destroy(a.object, a.spec).unwrap();
+    token.destroy(b.object, b.spec).unwrap();
 }
 
 fn two_sessions(c: &dyn Connector) {
@@ -273,6 +285,200 @@ fn ladder(c: &dyn Connector) {
         }
     }
     for key in &keys {
-        token.destroy(key.object).unwrap();
+        token.destroy(key.object, key.spec).unwrap();
     }
+}
+
+/// Quick to make, one of each kind.
+const QUICK: [KeySpec; 5] = [
+    KeySpec::Hmac(Hash::Sha384),
+    KeySpec::Ec(Curve::P256),
+    KeySpec::Ec(Curve::P384),
+    KeySpec::Ed25519,
+    KeySpec::RsaSign(RsaBits::B2048),
+];
+
+fn make(token: &mut dyn Token, spec: KeySpec) -> NewKey {
+    let id = ObjectId::random().unwrap();
+    token.generate(id, spec, "conformance").unwrap()
+}
+
+fn with_spec(
+    connector: &dyn Connector,
+    spec: KeySpec,
+    check: impl FnOnce(&mut dyn Token, &KeyRef),
+) {
+    let mut token = session(connector);
+    let key = make(token.as_mut(), spec).key;
+    check(token.as_mut(), &key);
+    token.destroy(key.object, spec).unwrap();
+}
+
+fn every_spec(c: &dyn Connector) {
+    let mut token = session(c);
+    for spec in KeySpec::ALL {
+        let new = make(token.as_mut(), spec);
+        assert_eq!(new.evidence.findings(), Vec::<&str>::new(), "{spec:?}");
+        assert_eq!(token.describe(&new.key).unwrap(), new.evidence);
+        let bytes = new.key.proof.to_bytes();
+        let again = KeyProof::from_bytes(spec, &bytes);
+        assert_eq!(again.as_ref(), Some(&new.key.proof), "{spec:?}");
+        assert_eq!(new.key.public().is_some(), spec.is_pair());
+        token.check(Some(&new.key)).unwrap();
+        token.destroy(new.key.object, spec).unwrap();
+    }
+}
+
+/// Every scheme of a spec, with an input it takes.
+fn schemes(spec: KeySpec) -> Vec<(Signing, Vec<u8>)> {
+    let digest = |hash: Hash| vec![0x5c; hash.bytes()];
+    match spec {
+        KeySpec::Ec(curve) => vec![(Signing::Ecdsa, digest(curve.hash()))],
+        KeySpec::Ed25519 => [0, 1, 1000]
+            .map(|n| (Signing::Ed25519, vec![0x5c; n]))
+            .into(),
+        KeySpec::RsaSign(_) => [Hash::Sha256, Hash::Sha384, Hash::Sha512]
+            .into_iter()
+            .flat_map(|h| {
+                [
+                    (Signing::RsaPkcs1(h), digest(h)),
+                    (Signing::RsaPss(h, PssSalt::Hash), digest(h)),
+                ]
+            })
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn signatures(c: &dyn Connector) {
+    for spec in QUICK.into_iter().filter(|s| s.is_pair()) {
+        with_spec(c, spec, |token, key| {
+            let public = key.public().unwrap();
+            for (how, input) in schemes(spec) {
+                let signature = token.sign(key, how, &input).unwrap();
+                public.verify(how, &input, &signature).unwrap();
+                let mut other = input.clone();
+                other.push(1);
+                assert!(public.verify(how, &other, &signature).is_err());
+                for at in [0, signature.len() / 2, signature.len() - 1] {
+                    let mut changed = signature.clone();
+                    if let Some(b) = changed.get_mut(at) {
+                        *b ^= 1;
+                    }
+                    assert!(
+                        public.verify(how, &input, &changed).is_err(),
+                        "{how:?} {at}"
+                    );
+                }
+            }
+        });
+    }
+}
+
+fn wrong_scheme(c: &dyn Connector) {
+    with_spec(c, KeySpec::Ec(Curve::P256), |token, key| {
+        let wrong: [(Signing, usize); 5] = [
+            (Signing::Ed25519, 32),
+            (Signing::RsaPkcs1(Hash::Sha256), 32),
+            // A digest of the wrong length: shorter, longer, none.
+            (Signing::Ecdsa, 31),
+            (Signing::Ecdsa, 48),
+            (Signing::Ecdsa, 0),
+        ];
+        for (how, len) in wrong {
+            let e = token.sign(key, how, &vec![1; len]).unwrap_err();
+            assert_eq!(e.kind(), Kind::Unsupported, "{how:?} {len}");
+        }
+        assert_eq!(token.mac(key, b"m").unwrap_err().kind(), Kind::Unsupported);
+        let e = token.decrypt(key, Oaep::Sha1, &[1; 256]).unwrap_err();
+        assert_eq!(e.kind(), Kind::Unsupported);
+        token.sign(key, Signing::Ecdsa, &[1; 32]).unwrap();
+    });
+}
+
+fn macs(c: &dyn Connector) {
+    for hash in [Hash::Sha256, Hash::Sha384, Hash::Sha512] {
+        with_spec(c, KeySpec::Hmac(hash), |token, key| {
+            let other = make(token, KeySpec::Hmac(hash)).key;
+            for message in [vec![], vec![7; 1], vec![7; 100_000]] {
+                let tag = token.mac(key, &message).unwrap();
+                assert_eq!(tag.len(), hash.bytes());
+                assert_eq!(tag, token.mac(key, &message).unwrap());
+                assert_ne!(tag, token.mac(&other, &message).unwrap());
+            }
+            token.destroy(other.object, other.spec).unwrap();
+        });
+    }
+}
+
+fn decryption(c: &dyn Connector) {
+    with_spec(c, KeySpec::RsaDecrypt(RsaBits::B2048), |token, key| {
+        let public = key.public().unwrap();
+        for plaintext in [vec![], vec![9; 1], vec![9; 256 - 2 * 20 - 2]] {
+            let sealed = public.encrypt(Oaep::Sha1, &plaintext).unwrap();
+            let opened = token.decrypt(key, Oaep::Sha1, &sealed).unwrap();
+            assert_eq!(*opened, plaintext);
+        }
+        assert!(public.encrypt(Oaep::Sha1, &[9; 215]).is_err(), "too long");
+    });
+}
+
+fn forged_oaep(c: &dyn Connector) {
+    with_spec(c, KeySpec::RsaDecrypt(RsaBits::B2048), |token, key| {
+        let sealed = key
+            .public()
+            .unwrap()
+            .encrypt(Oaep::Sha1, b"secret")
+            .unwrap();
+        for at in [0, 100, 255] {
+            let mut changed = sealed.clone();
+            if let Some(b) = changed.get_mut(at) {
+                *b ^= 1;
+            }
+            let e = token.decrypt(key, Oaep::Sha1, &changed).unwrap_err();
+            assert_eq!(e.kind(), Kind::Refused, "{e}");
+        }
+        for bytes in [vec![], vec![1; 255], vec![1; 257], vec![0xff; 256]] {
+            let e = token.decrypt(key, Oaep::Sha1, &bytes).unwrap_err();
+            assert_eq!(e.kind(), Kind::Refused, "{} bytes: {e}", bytes.len());
+        }
+        assert_eq!(*token.decrypt(key, Oaep::Sha1, &sealed).unwrap(), b"secret");
+        token.check(Some(key)).unwrap();
+    });
+}
+
+fn substituted_pair(c: &dyn Connector) {
+    let mut token = session(c);
+    let spec = KeySpec::Ec(Curve::P256);
+    let (a, b) = (
+        make(token.as_mut(), spec).key,
+        make(token.as_mut(), spec).key,
+    );
+    let mixed = KeyRef {
+        object: a.object,
+        ..b.clone()
+    };
+    token
+        .recover(&Error::new(Kind::Stale, "conformance").with_remedy(Remedy::Login))
+        .unwrap();
+    let e = token.sign(&mixed, Signing::Ecdsa, &[1; 32]).unwrap_err();
+    assert_eq!(e.kind(), Kind::Fault);
+    token
+        .recover(&Error::new(Kind::Stale, "conformance").with_remedy(Remedy::Session))
+        .unwrap();
+    token.destroy(a.object, spec).unwrap();
+    token.destroy(b.object, spec).unwrap();
+}
+
+fn destroyed_pair(c: &dyn Connector) {
+    let mut token = session(c);
+    let spec = KeySpec::Ed25519;
+    let key = make(token.as_mut(), spec).key;
+    token.destroy(key.object, spec).unwrap();
+    let e = token.sign(&key, Signing::Ed25519, b"m").unwrap_err();
+    assert_eq!(e.kind(), Kind::NoSuchKey);
+    let e = token.destroy(key.object, spec).unwrap_err();
+    assert_eq!(e.kind(), Kind::NoSuchKey);
+    let left = token.objects().unwrap();
+    assert!(left.iter().all(|o| o.id != Some(key.object)));
 }

@@ -1,7 +1,7 @@
 //! What the token itself says about a key and about the module: read back, never
 //! remembered.
 
-use crate::ObjectId;
+use crate::{KeySpec, ObjectId};
 
 /// Attributes of one key as the token reports them now. `None`: the token does not
 /// know the attribute.
@@ -9,6 +9,8 @@ use crate::ObjectId;
 pub struct KeyEvidence {
     /// CKA_ID.
     pub object: ObjectId,
+    /// What it was made as.
+    pub spec: KeySpec,
     /// CKA_LOCAL: generated inside the token.
     pub local: Option<bool>,
     /// CKA_PRIVATE: invisible without login.
@@ -54,6 +56,7 @@ impl KeyEvidence {
         // Destructured in full: a new attribute cannot be forgotten here.
         let Self {
             object: _,
+            spec,
             local,
             private,
             sensitive,
@@ -62,12 +65,13 @@ impl KeyEvidence {
             never_extractable,
             modifiable,
             copyable,
-            encrypt,
-            decrypt,
-            sign,
-            verify,
-            wrap,
-            unwrap,
+            // For `rights`.
+            encrypt: _,
+            decrypt: _,
+            sign: _,
+            verify: _,
+            wrap: _,
+            unwrap: _,
             derive,
             allowed_mechanisms: _,
             generated_by,
@@ -80,16 +84,10 @@ impl KeyEvidence {
             (*sensitive, "CKA_SENSITIVE is not true"),
             (*always_sensitive, "CKA_ALWAYS_SENSITIVE is not true"),
             (*never_extractable, "CKA_NEVER_EXTRACTABLE is not true"),
-            (*encrypt, "CKA_ENCRYPT is not true"),
-            (*decrypt, "CKA_DECRYPT is not true"),
         ];
         let must_be_false = [
             (*extractable, "CKA_EXTRACTABLE is not false"),
             (*modifiable, "CKA_MODIFIABLE is not false"),
-            (*sign, "CKA_SIGN is not false"),
-            (*verify, "CKA_VERIFY is not false"),
-            (*wrap, "CKA_WRAP is not false"),
-            (*unwrap, "CKA_UNWRAP is not false"),
         ];
         let must_not_be_true = [
             (*copyable, "CKA_COPYABLE", "CKA_COPYABLE is not false"),
@@ -114,16 +112,88 @@ impl KeyEvidence {
                 .filter(|(v, name, _)| *v == Some(true) || (v.is_none() && !waived(name)))
                 .map(|(_, _, t)| *t),
         );
-        if generated_by != "CKM_AES_KEY_GEN" {
-            found.push("CKA_KEY_GEN_MECHANISM is not CKM_AES_KEY_GEN");
+        found.extend(self.rights());
+        if generated_by != Uses::of(*spec).generated_by {
+            found.push("CKA_KEY_GEN_MECHANISM is not that of the key's spec");
         }
         found
+    }
+
+    /// What is wrong with what the key may do.
+    fn rights(&self) -> impl Iterator<Item = &'static str> {
+        let uses = Uses::of(self.spec);
+        // A private key has no ENCRYPT, VERIFY and WRAP at all; a secret key must have
+        // each of them and have it off.
+        let pair = self.spec.is_pair();
+        let of_all = |want: bool, value: Option<bool>| value == Some(want);
+        let of_secrets = |want: bool, value: Option<bool>| match value {
+            Some(value) => value == want,
+            None => !want && pair,
+        };
+        [
+            (
+                of_secrets(uses.encrypt, self.encrypt),
+                "CKA_ENCRYPT is not as it must be",
+            ),
+            (
+                of_all(uses.decrypt, self.decrypt),
+                "CKA_DECRYPT is not as it must be",
+            ),
+            (
+                of_all(uses.sign, self.sign),
+                "CKA_SIGN is not as it must be",
+            ),
+            (of_secrets(false, self.verify), "CKA_VERIFY is not false"),
+            (of_secrets(false, self.wrap), "CKA_WRAP is not false"),
+            (of_all(false, self.unwrap), "CKA_UNWRAP is not false"),
+        ]
+        .into_iter()
+        .filter(|(well, _)| !well)
+        .map(|(_, finding)| finding)
     }
 
     /// True when nothing was found that could let the key leave the token.
     #[must_use]
     pub fn cannot_leave(&self) -> bool {
         self.findings().is_empty()
+    }
+}
+
+/// What a key of a spec may do, and where it must come from.
+struct Uses {
+    encrypt: bool,
+    decrypt: bool,
+    sign: bool,
+    generated_by: &'static str,
+}
+
+impl Uses {
+    fn of(spec: KeySpec) -> Self {
+        let none = |generated_by| Self {
+            encrypt: false,
+            decrypt: false,
+            sign: false,
+            generated_by,
+        };
+        let sign = |generated_by| Self {
+            sign: true,
+            ..none(generated_by)
+        };
+        match spec {
+            KeySpec::Aes256 => Self {
+                encrypt: true,
+                decrypt: true,
+                ..none("CKM_AES_KEY_GEN")
+            },
+            KeySpec::Hmac(_) => sign("CKM_GENERIC_SECRET_KEY_GEN"),
+            KeySpec::Ec(_) => sign("CKM_EC_KEY_PAIR_GEN"),
+            KeySpec::Ed25519 => sign("CKM_EC_EDWARDS_KEY_PAIR_GEN"),
+            KeySpec::RsaSign(_) => sign("CKM_RSA_PKCS_KEY_PAIR_GEN"),
+            KeySpec::RsaDecrypt(_) => Self {
+                decrypt: true,
+                ..none("CKM_RSA_PKCS_KEY_PAIR_GEN")
+            },
+        }
     }
 }
 
@@ -172,6 +242,7 @@ pub(crate) mod tests {
     pub(crate) fn good(object: ObjectId) -> KeyEvidence {
         KeyEvidence {
             object,
+            spec: KeySpec::Aes256,
             local: Some(true),
             private: Some(true),
             sensitive: Some(true),
@@ -221,6 +292,20 @@ pub(crate) mod tests {
             spoil(&mut e);
             assert_eq!(e.findings().len(), 1, "break {i} must be found");
         }
+    }
+
+    #[test]
+    fn a_private_key_may_do_its_one_thing_and_lacks_what_only_secrets_have() {
+        let mut e = good(ObjectId([1; 16]));
+        e.spec = KeySpec::Ed25519;
+        e.generated_by = "CKM_EC_EDWARDS_KEY_PAIR_GEN".into();
+        (e.encrypt, e.verify, e.wrap) = (None, None, None);
+        (e.decrypt, e.sign) = (Some(false), Some(true));
+        assert_eq!(e.findings(), Vec::<&str>::new());
+        e.decrypt = Some(true);
+        assert!(!e.cannot_leave());
+        (e.decrypt, e.unwrap) = (Some(false), None);
+        assert!(!e.cannot_leave());
     }
 
     #[test]

@@ -13,11 +13,23 @@ use aes_gcm::{
     Aes256Gcm, KeyInit,
     aead::{Aead, Payload},
 };
+use aws_lc_rs::{
+    digest,
+    encoding::{AsDer, PublicKeyX509Der},
+    hmac, rsa,
+    signature::{
+        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
+        Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512,
+        RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512, RsaSignatureEncoding,
+    },
+};
 use parking_lot::Mutex;
+use zeroize::Zeroizing;
 
 use crate::{
-    Connector, Dek, KeyEvidence, KeyProof, KeyRef, KeySpec, Lane, ModuleEvidence, NewKey, ObjectId,
-    Result, State, Token, TokenObject, WrappedDek,
+    Connector, Curve, Dek, Hash, KeyEvidence, KeyProof, KeyRef, KeySpec, Lane, ModuleEvidence,
+    NewKey, Oaep, ObjectId, PssSalt, PublicKey, Result, RsaBits, Signing, State, Token,
+    TokenObject, WrappedDek,
     error::{Error, Kind, Remedy},
     key::os_random,
 };
@@ -58,9 +70,128 @@ struct Inner {
     operations: usize,
 }
 
+#[derive(Clone)]
 struct Stored {
-    material: [u8; 32],
+    spec: KeySpec,
+    material: Arc<Material>,
     label: String,
+}
+
+enum Material {
+    Secret(Vec<u8>),
+    Ec(EcdsaKeyPair),
+    Ed25519(Ed25519KeyPair),
+    RsaSign(rsa::KeyPair),
+    RsaDecrypt(rsa::PrivateDecryptingKey),
+}
+
+impl Material {
+    fn generate(spec: KeySpec) -> Result<(Self, Option<PublicKey>)> {
+        let secret = |len: usize| {
+            let mut bytes = vec![0; len];
+            os_random(&mut bytes).map(|()| (Self::Secret(bytes), None))
+        };
+        match spec {
+            KeySpec::Aes256 => secret(32),
+            KeySpec::Hmac(hash) => secret(hash.bytes()),
+            KeySpec::Ec(curve) => {
+                let algorithm = match curve {
+                    Curve::P256 => &ECDSA_P256_SHA256_FIXED_SIGNING,
+                    Curve::P384 => &ECDSA_P384_SHA384_FIXED_SIGNING,
+                };
+                let pair = EcdsaKeyPair::generate(algorithm).map_err(|_| broken())?;
+                let public = PublicKey::from_point(spec, pair.public_key().as_ref())?;
+                Ok((Self::Ec(pair), Some(public)))
+            }
+            KeySpec::Ed25519 => {
+                let pair = Ed25519KeyPair::generate().map_err(|_| broken())?;
+                let public = PublicKey::from_point(spec, pair.public_key().as_ref())?;
+                Ok((Self::Ed25519(pair), Some(public)))
+            }
+            KeySpec::RsaSign(bits) => {
+                let pair = rsa::KeyPair::generate(rsa_size(bits)).map_err(|_| broken())?;
+                let spki: PublicKeyX509Der<'_> =
+                    pair.public_key().as_der().map_err(|_| broken())?;
+                let public = PublicKey::from_spki(spec, spki.as_ref())?;
+                Ok((Self::RsaSign(pair), Some(public)))
+            }
+            KeySpec::RsaDecrypt(bits) => {
+                let key =
+                    rsa::PrivateDecryptingKey::generate(rsa_size(bits)).map_err(|_| broken())?;
+                let spki: PublicKeyX509Der<'_> = key.public_key().as_der().map_err(|_| broken())?;
+                let public = PublicKey::from_spki(spec, spki.as_ref())?;
+                Ok((Self::RsaDecrypt(key), Some(public)))
+            }
+        }
+    }
+
+    fn sign(&self, how: Signing, input: &[u8]) -> Result<Vec<u8>> {
+        let digest = |hash: Hash| {
+            let algorithm = match hash {
+                Hash::Sha256 => &digest::SHA256,
+                Hash::Sha384 => &digest::SHA384,
+                Hash::Sha512 => &digest::SHA512,
+            };
+            digest::Digest::import_less_safe(input, algorithm)
+                .map_err(|_| Error::new(Kind::Unsupported, "a digest of the wrong length"))
+        };
+        match (self, how) {
+            (Self::Ec(pair), Signing::Ecdsa) => {
+                let hash = if input.len() == Hash::Sha256.bytes() {
+                    Hash::Sha256
+                } else {
+                    Hash::Sha384
+                };
+                let signature = pair.sign_digest(&digest(hash)?).map_err(|_| broken())?;
+                Ok(signature.as_ref().to_vec())
+            }
+            (Self::Ed25519(pair), Signing::Ed25519) => Ok(pair.sign(input).as_ref().to_vec()),
+            (Self::RsaSign(pair), Signing::RsaPkcs1(hash)) => {
+                let padding = match hash {
+                    Hash::Sha256 => &RSA_PKCS1_SHA256,
+                    Hash::Sha384 => &RSA_PKCS1_SHA384,
+                    Hash::Sha512 => &RSA_PKCS1_SHA512,
+                };
+                let mut out = vec![0; pair.public_modulus_len()];
+                pair.sign_digest(padding, &digest(hash)?, &mut out)
+                    .map_err(|_| broken())?;
+                Ok(out)
+            }
+            (Self::RsaSign(pair), Signing::RsaPss(hash, salt)) => {
+                let padding = pss(hash, salt)?;
+                let mut out = vec![0; pair.public_modulus_len()];
+                pair.sign_digest(padding, &digest(hash)?, &mut out)
+                    .map_err(|_| broken())?;
+                Ok(out)
+            }
+            _ => Err(Error::new(Kind::Unsupported, "scheme and key do not fit")),
+        }
+    }
+}
+
+/// The fake knows salts as long as the hash; a token that does not is worth testing too.
+fn pss(hash: Hash, salt: PssSalt) -> Result<&'static RsaSignatureEncoding> {
+    match (hash, salt) {
+        (Hash::Sha256, PssSalt::Hash) => Ok(&RSA_PSS_SHA256),
+        (Hash::Sha384, PssSalt::Hash) => Ok(&RSA_PSS_SHA384),
+        (Hash::Sha512, PssSalt::Hash) => Ok(&RSA_PSS_SHA512),
+        _ => Err(Error::new(
+            Kind::Unsupported,
+            "this token knows no such salt",
+        )),
+    }
+}
+
+fn rsa_size(bits: RsaBits) -> rsa::KeySize {
+    match bits {
+        RsaBits::B2048 => rsa::KeySize::Rsa2048,
+        RsaBits::B3072 => rsa::KeySize::Rsa3072,
+        RsaBits::B4096 => rsa::KeySize::Rsa4096,
+    }
+}
+
+fn broken() -> Error {
+    Error::new(Kind::Fault, "the fake's own cryptography failed")
 }
 
 impl FakeDevice {
@@ -104,8 +235,10 @@ impl FakeDevice {
 
     /// Puts other material under the id, as an attacker with the PIN could.
     pub fn substitute_key(&self, id: ObjectId) {
-        if let Some(stored) = self.inner.lock().keys.get_mut(&id) {
-            stored.material = [0x5a; 32];
+        if let Some(stored) = self.inner.lock().keys.get_mut(&id)
+            && let Ok((other, _)) = Material::generate(stored.spec)
+        {
+            stored.material = Arc::new(other);
         }
     }
 }
@@ -200,22 +333,56 @@ impl FakeToken {
         Ok(())
     }
 
-    fn material(&self, id: ObjectId) -> Result<[u8; 32]> {
-        self.device
-            .inner
-            .lock()
-            .keys
-            .get(&id)
-            .map(|s| s.material)
+    fn stored(&self, id: ObjectId, spec: KeySpec) -> Result<Stored> {
+        let found = self.device.inner.lock().keys.get(&id).cloned();
+        found
+            .filter(|s| s.spec == spec)
             .ok_or_else(|| Error::new(Kind::NoSuchKey, format!("no key with CKA_ID {id}")))
     }
 
     /// The key, once it has shown who it is.
+    fn material(&self, key: &KeyRef) -> Result<Arc<Material>> {
+        let material = self.stored(key.object, key.spec)?.material;
+        let is_it = match (&*material, &key.proof) {
+            (Material::Secret(secret), KeyProof::Wrapped(proof)) => {
+                open(&cipher(secret)?, KeyProof::AAD, proof)
+                    .is_ok_and(|p| p.expose() == KeyProof::PLAINTEXT)
+            }
+            (Material::Secret(secret), KeyProof::Tag(tag)) => {
+                mac(key.spec, secret, KeyProof::PLAINTEXT)? == **tag
+            }
+            (Material::RsaDecrypt(private), KeyProof::Public(public)) => {
+                let spki: PublicKeyX509Der<'_> =
+                    private.public_key().as_der().map_err(|_| broken())?;
+                spki.as_ref() == public.spki()
+            }
+            (Material::Ec(pair), KeyProof::Public(public)) => {
+                PublicKey::from_point(key.spec, pair.public_key().as_ref())? == *public
+            }
+            (Material::Ed25519(pair), KeyProof::Public(public)) => {
+                PublicKey::from_point(key.spec, pair.public_key().as_ref())? == *public
+            }
+            (Material::RsaSign(pair), KeyProof::Public(public)) => {
+                let spki: PublicKeyX509Der<'_> =
+                    pair.public_key().as_der().map_err(|_| broken())?;
+                spki.as_ref() == public.spki()
+            }
+            _ => false,
+        };
+        if is_it {
+            Ok(material)
+        } else {
+            Err(Error::new(
+                Kind::Fault,
+                "the key is not the one it should be",
+            ))
+        }
+    }
+
     fn cipher(&self, key: &KeyRef) -> Result<Aes256Gcm> {
-        let cipher = cipher(&self.material(key.object)?)?;
-        match open(&cipher, KeyProof::AAD, &key.proof.0) {
-            Ok(plain) if plain.expose() == KeyProof::PLAINTEXT => Ok(cipher),
-            _ => Err(Error::new(Kind::Fault, "the key does not open its proof")),
+        match (&*self.material(key)?, key.spec) {
+            (Material::Secret(secret), KeySpec::Aes256) => cipher(secret),
+            _ => Err(Error::new(Kind::Unsupported, "this key wraps nothing")),
         }
     }
 
@@ -247,13 +414,59 @@ impl Token for FakeToken {
         open(&self.cipher(key)?, aad, wrapped)
     }
 
+    fn sign(&mut self, key: &KeyRef, how: Signing, input: &[u8]) -> Result<Vec<u8>> {
+        self.begin()?;
+        if !how.takes(key.spec, input) {
+            return Err(Error::new(
+                Kind::Unsupported,
+                "scheme, key and input do not fit",
+            ));
+        }
+        let mut signature = self.material(key)?.sign(how, input)?;
+        if std::mem::take(&mut self.flip)
+            && let Some(last) = signature.last_mut()
+        {
+            *last ^= 1;
+        }
+        Ok(signature)
+    }
+
+    fn mac(&mut self, key: &KeyRef, message: &[u8]) -> Result<Vec<u8>> {
+        self.begin()?;
+        match (&*self.material(key)?, key.spec) {
+            (Material::Secret(secret), KeySpec::Hmac(_)) => mac(key.spec, secret, message),
+            _ => Err(Error::new(Kind::Unsupported, "this key makes no MAC")),
+        }
+    }
+
+    fn decrypt(
+        &mut self,
+        key: &KeyRef,
+        how: Oaep,
+        ciphertext: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>> {
+        self.begin()?;
+        let material = self.material(key)?;
+        let Material::RsaDecrypt(private) = &*material else {
+            return Err(Error::new(Kind::Unsupported, "this key decrypts nothing"));
+        };
+        let refused = || Error::new(Kind::Refused, "not encrypted to this key");
+        let key = rsa::OaepPrivateDecryptingKey::new(private.clone()).map_err(|_| broken())?;
+        let mut out = Zeroizing::new(vec![0; key.min_output_size()]);
+        let n = key
+            .decrypt(how.algorithm(), ciphertext, &mut out, None)
+            .map_err(|_| refused())?
+            .len();
+        out.truncate(n);
+        Ok(out)
+    }
+
     fn random(&mut self, out: &mut [u8]) -> Result<()> {
         self.begin()?;
         os_random(out)
     }
 
     fn generate(&mut self, id: ObjectId, spec: KeySpec, label: &str) -> Result<NewKey> {
-        let KeySpec::Aes256 = spec;
         self.begin()?;
         let fault = |text: &str| Err(Error::new(Kind::Fault, text));
         if self.lane != Lane::Admin {
@@ -262,39 +475,47 @@ impl Token for FakeToken {
         if label.is_empty() {
             return fault("a key without a label");
         }
-        let mut material = [0; 32];
-        os_random(&mut material)?;
-        {
-            let mut inner = self.device.inner.lock();
-            if inner.keys.contains_key(&id) {
-                return fault("an object with this CKA_ID exists already");
+        let (material, public) = Material::generate(spec)?;
+        let proof = match (&material, public) {
+            (_, Some(public)) => KeyProof::Public(public),
+            (Material::Secret(secret), None) if spec == KeySpec::Aes256 => KeyProof::Wrapped(seal(
+                &cipher(secret)?,
+                &self.fresh_iv()?,
+                KeyProof::AAD,
+                KeyProof::PLAINTEXT,
+            )?),
+            (Material::Secret(secret), None) => {
+                KeyProof::Tag(mac(spec, secret, KeyProof::PLAINTEXT)?.into())
             }
-            if inner.capacity.is_some_and(|c| inner.keys.len() >= c) {
-                return fault("C_GenerateKey answered CKR_DEVICE_MEMORY");
-            }
-            let label = label.to_owned();
-            inner.keys.insert(id, Stored { material, label });
-        }
-        let sealed = seal(
-            &cipher(&material)?,
-            &self.fresh_iv()?,
-            KeyProof::AAD,
-            KeyProof::PLAINTEXT,
-        )?;
-        let key = KeyRef {
-            object: id,
-            proof: KeyProof(sealed),
+            _ => return Err(broken()),
         };
+        let mut inner = self.device.inner.lock();
+        if inner.keys.contains_key(&id) {
+            return fault("an object with this CKA_ID exists already");
+        }
+        if inner.capacity.is_some_and(|c| inner.keys.len() >= c) {
+            return fault("C_GenerateKey answered CKR_DEVICE_MEMORY");
+        }
+        let stored = Stored {
+            spec,
+            material: Arc::new(material),
+            label: label.to_owned(),
+        };
+        inner.keys.insert(id, stored);
         Ok(NewKey {
-            key,
-            evidence: evidence(id),
+            key: KeyRef {
+                object: id,
+                spec,
+                proof,
+            },
+            evidence: evidence(id, spec),
         })
     }
 
     fn describe(&mut self, key: &KeyRef) -> Result<KeyEvidence> {
         self.begin()?;
-        self.cipher(key)?;
-        Ok(evidence(key.object))
+        self.material(key)?;
+        Ok(evidence(key.object, key.spec))
     }
 
     fn objects(&mut self) -> Result<Vec<TokenObject>> {
@@ -307,16 +528,16 @@ impl Token for FakeToken {
         Ok(inner.keys.iter().map(object).collect())
     }
 
-    fn destroy(&mut self, id: ObjectId) -> Result<()> {
+    fn destroy(&mut self, id: ObjectId, spec: KeySpec) -> Result<()> {
         self.begin()?;
-        self.material(id)?;
+        self.stored(id, spec)?;
         self.device.inner.lock().keys.remove(&id);
         Ok(())
     }
 
     fn check(&mut self, canary: Option<&KeyRef>) -> Result<()> {
         self.alive()?;
-        canary.map_or(Ok(()), |key| self.cipher(key).map(drop))
+        canary.map_or(Ok(()), |key| self.material(key).map(drop))
     }
 
     fn recover(&mut self, lost: &Error) -> Result<()> {
@@ -343,7 +564,18 @@ fn strict_aad(aad: &[u8]) -> Result<()> {
     }
 }
 
-fn cipher(material: &[u8; 32]) -> Result<Aes256Gcm> {
+fn mac(spec: KeySpec, secret: &[u8], message: &[u8]) -> Result<Vec<u8>> {
+    let algorithm = match spec {
+        KeySpec::Hmac(Hash::Sha256) => hmac::HMAC_SHA256,
+        KeySpec::Hmac(Hash::Sha384) => hmac::HMAC_SHA384,
+        KeySpec::Hmac(Hash::Sha512) => hmac::HMAC_SHA512,
+        _ => return Err(Error::new(Kind::Unsupported, "this key makes no MAC")),
+    };
+    let key = hmac::Key::new(algorithm, secret);
+    Ok(hmac::sign(&key, message).as_ref().to_vec())
+}
+
+fn cipher(material: &[u8]) -> Result<Aes256Gcm> {
     Aes256Gcm::new_from_slice(material).map_err(|_| Error::new(Kind::Fault, "key length"))
 }
 
@@ -365,9 +597,20 @@ fn open(cipher: &Aes256Gcm, aad: &[u8], wrapped: &WrappedDek) -> Result<Dek> {
         .ok_or_else(|| Error::new(Kind::Refused, "this key did not wrap these bytes"))
 }
 
-fn evidence(object: ObjectId) -> KeyEvidence {
+fn evidence(object: ObjectId, spec: KeySpec) -> KeyEvidence {
+    let wraps = spec == KeySpec::Aes256;
+    let decrypts = wraps || matches!(spec, KeySpec::RsaDecrypt(_));
+    let secret = |value| (!spec.is_pair()).then_some(value);
+    let generated_by = match spec {
+        KeySpec::Aes256 => "CKM_AES_KEY_GEN",
+        KeySpec::Hmac(_) => "CKM_GENERIC_SECRET_KEY_GEN",
+        KeySpec::Ec(_) => "CKM_EC_KEY_PAIR_GEN",
+        KeySpec::Ed25519 => "CKM_EC_EDWARDS_KEY_PAIR_GEN",
+        KeySpec::RsaSign(_) | KeySpec::RsaDecrypt(_) => "CKM_RSA_PKCS_KEY_PAIR_GEN",
+    };
     KeyEvidence {
         object,
+        spec,
         local: Some(true),
         private: Some(true),
         sensitive: Some(true),
@@ -376,15 +619,18 @@ fn evidence(object: ObjectId) -> KeyEvidence {
         never_extractable: Some(true),
         modifiable: Some(false),
         copyable: Some(false),
-        encrypt: Some(true),
-        decrypt: Some(true),
-        sign: Some(false),
-        verify: Some(false),
-        wrap: Some(false),
+        encrypt: secret(wraps),
+        decrypt: Some(decrypts),
+        sign: Some(!decrypts),
+        verify: secret(false),
+        wrap: secret(false),
         unwrap: Some(false),
         derive: Some(false),
-        allowed_mechanisms: vec!["CKM_AES_GCM".into()],
-        generated_by: "CKM_AES_KEY_GEN".into(),
+        allowed_mechanisms: match spec {
+            KeySpec::Aes256 => vec!["CKM_AES_GCM".into()],
+            _ => Vec::new(),
+        },
+        generated_by: generated_by.into(),
         not_supported: Vec::new(),
     }
 }

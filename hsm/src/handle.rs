@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use futures_util::future::join_all;
 use parking_lot::RwLock;
@@ -21,8 +22,8 @@ use tracing::{debug, error, info, warn};
 use zeroize::Zeroizing;
 
 use crate::{
-    Connector, Dek, KeyEvidence, KeyRef, KeySpec, Lane, ModuleEvidence, NewKey, ObjectId, Observer,
-    Op, Result, State, Token, TokenObject, WrappedDek,
+    Connector, Dek, KeyEvidence, KeyRef, KeySpec, Lane, ModuleEvidence, NewKey, Oaep, ObjectId,
+    Observer, Op, Result, Signing, State, Token, TokenObject, WrappedDek,
     error::{Error, Kind, Remedy},
     key::os_random,
 };
@@ -54,7 +55,7 @@ struct Inner {
 }
 
 /// One wrapped DEK to open.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Unwrap {
     /// The version it was wrapped under.
     pub key: KeyRef,
@@ -65,7 +66,7 @@ pub struct Unwrap {
 }
 
 /// One wrapped DEK to move to another key version.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Rewrap {
     /// What to open, and under what.
     pub from: Unwrap,
@@ -73,6 +74,37 @@ pub struct Rewrap {
     pub to: KeyRef,
     /// The wrap AAD of that version.
     pub to_aad: [u8; 56],
+}
+
+/// One digest or message to sign.
+#[derive(Debug, Clone)]
+pub struct Sign {
+    /// A private key.
+    pub key: KeyRef,
+    /// The scheme.
+    pub how: Signing,
+    /// A digest, or the message for Ed25519.
+    pub input: Bytes,
+}
+
+/// One message to authenticate.
+#[derive(Debug, Clone)]
+pub struct Mac {
+    /// An HMAC key.
+    pub key: KeyRef,
+    /// Any length.
+    pub message: Bytes,
+}
+
+/// One RSA-OAEP ciphertext to open.
+#[derive(Debug, Clone)]
+pub struct Decrypt {
+    /// An RSA key for decryption.
+    pub key: KeyRef,
+    /// Hash of OAEP.
+    pub how: Oaep,
+    /// As long as the modulus.
+    pub ciphertext: Bytes,
 }
 
 type Job = Box<dyn FnOnce(&mut dyn Token) + Send>;
@@ -122,10 +154,11 @@ impl Hsm {
     /// As for [`Token::wrap`], and [`Kind::Busy`] or [`Kind::Late`].
     pub async fn mint(
         &self,
-        key: KeyRef,
+        key: &KeyRef,
         aad: [u8; 56],
         deadline: Instant,
     ) -> Result<(Dek, WrappedDek)> {
+        let key = key.clone();
         self.call(Lane::Work, Op::Mint, deadline, move |token| {
             let mut bytes = [0; Dek::LEN];
             mixed_random(token, &mut bytes)?;
@@ -171,6 +204,58 @@ impl Hsm {
         .await
     }
 
+    /// Signs digests (messages for Ed25519), each with its own outcome, in order. Every
+    /// signature is verified with the public key before it is given out: a fault while
+    /// signing can give the private key away (Boneh, DeMillo, Lipton 1997).
+    ///
+    /// # Errors
+    /// What went wrong for one input stands in its place.
+    pub async fn sign(&self, jobs: Vec<Sign>, deadline: Instant) -> Vec<Result<Vec<u8>>> {
+        self.batched(Op::Sign, jobs, deadline, |token, job| {
+            let public = job
+                .key
+                .public()
+                .ok_or_else(|| Error::new(Kind::Unsupported, "this key makes no signatures"))?;
+            let signature = token.sign(&job.key, job.how, &job.input)?;
+            public
+                .verify(job.how, &job.input, &signature)
+                .map_err(|_| {
+                    Error::new(
+                        Kind::Fault,
+                        "the token made a signature that does not verify",
+                    )
+                })?;
+            Ok(signature)
+        })
+        .await
+    }
+
+    /// MACs of messages, each with its own outcome, in order.
+    ///
+    /// # Errors
+    /// What went wrong for one message stands in its place.
+    pub async fn mac(&self, jobs: Vec<Mac>, deadline: Instant) -> Vec<Result<Vec<u8>>> {
+        self.batched(Op::Mac, jobs, deadline, |token, job| {
+            token.mac(&job.key, &job.message)
+        })
+        .await
+    }
+
+    /// Opens RSA-OAEP ciphertexts, each with its own outcome, in order.
+    ///
+    /// # Errors
+    /// What went wrong for one ciphertext stands in its place.
+    pub async fn decrypt(
+        &self,
+        jobs: Vec<Decrypt>,
+        deadline: Instant,
+    ) -> Vec<Result<Zeroizing<Vec<u8>>>> {
+        self.batched(Op::Decrypt, jobs, deadline, |token, job| {
+            token.decrypt(&job.key, job.how, &job.ciphertext)
+        })
+        .await
+    }
+
     /// `len` random bytes: token generator XOR operating system generator.
     ///
     /// # Errors
@@ -201,11 +286,23 @@ impl Hsm {
         .await
     }
 
+    /// As [`Token::destroy`]; never tried twice.
+    ///
+    /// # Errors
+    /// As for [`Token::destroy`], and [`Kind::Busy`] or [`Kind::Late`].
+    pub async fn destroy(&self, id: ObjectId, spec: KeySpec, deadline: Instant) -> Result<()> {
+        self.call(Lane::Admin, Op::Destroy, deadline, move |token| {
+            token.destroy(id, spec)
+        })
+        .await
+    }
+
     /// As [`Token::describe`].
     ///
     /// # Errors
     /// As for [`Token::describe`], and [`Kind::Busy`] or [`Kind::Late`].
-    pub async fn describe(&self, key: KeyRef, deadline: Instant) -> Result<KeyEvidence> {
+    pub async fn describe(&self, key: &KeyRef, deadline: Instant) -> Result<KeyEvidence> {
+        let key = key.clone();
         self.call(Lane::Admin, Op::Describe, deadline, move |token| {
             token.describe(&key)
         })
@@ -455,7 +552,7 @@ fn administer(
 }
 
 fn check(token: &mut dyn Token, inner: &Inner) {
-    let canary = *inner.canary.read();
+    let canary = inner.canary.read().clone();
     let started = Instant::now();
     let mut result = token.check(canary.as_ref());
     if let Err(lost) = &result

@@ -11,8 +11,9 @@
 //!                  admin  ─►     └───────────► fake (tests only)
 //! ```
 //!
-//! What never happens here: key bytes never come out of a token. The one secret in
-//! this crate is the [`Dek`], which wraps nothing but data and lives for one request.
+//! What never happens here: key bytes never come out of a token. The secrets of this
+//! crate are the [`Dek`], which wraps nothing but data and lives for one request, and
+//! what an RSA key decrypts.
 #![cfg_attr(not(test), warn(missing_docs))]
 
 mod dek;
@@ -23,6 +24,7 @@ mod key;
 mod observe;
 mod pin;
 pub mod pkcs11;
+mod public;
 mod token;
 
 #[cfg(feature = "fake")]
@@ -33,8 +35,12 @@ pub mod fake;
 pub use dek::{Dek, WrappedDek};
 pub use error::{Error, Kind, Result};
 pub use evidence::{AttackResult, KeyEvidence, ModuleEvidence};
-pub use handle::{Hsm, Options, Rewrap, Unwrap};
-pub use key::{KeyProof, KeyRef, KeySpec, NewKey, ObjectId, TokenObject};
+pub use handle::{Decrypt, Hsm, Mac, Options, Rewrap, Sign, Unwrap};
+pub use key::{
+    Curve, Hash, KeyProof, KeyRef, KeySpec, KeyUse, NewKey, ObjectId, PssSalt, RsaBits, Signing,
+    TokenObject,
+};
 pub use observe::{Observer, Op, Silent};
 pub use pin::{Pin, PinSource};
+pub use public::{Oaep, PublicKey};
 pub use token::{Connector, Lane, State, Token};

@@ -14,10 +14,18 @@ pub enum Op {
     Unwrap,
     /// Wrapped DEKs moved to another key version and checked.
     Rewrap,
+    /// Digests or messages signed.
+    Sign,
+    /// Messages authenticated.
+    Mac,
+    /// RSA-OAEP ciphertexts opened.
+    Decrypt,
     /// Random bytes.
     Random,
     /// A key generated, read back, checked.
     Generate,
+    /// A key destroyed.
+    Destroy,
     /// Attributes read back.
     Describe,
     /// Objects listed.
@@ -34,8 +42,12 @@ impl Op {
             Self::Mint => "mint",
             Self::Unwrap => "unwrap",
             Self::Rewrap => "rewrap",
+            Self::Sign => "sign",
+            Self::Mac => "mac",
+            Self::Decrypt => "decrypt",
             Self::Random => "random",
             Self::Generate => "generate",
+            Self::Destroy => "destroy",
             Self::Describe => "describe",
             Self::List => "list",
             Self::Check => "check",
@@ -50,11 +62,14 @@ impl Op {
             Self::Mint
             | Self::Unwrap
             | Self::Rewrap
+            | Self::Sign
+            | Self::Mac
+            | Self::Decrypt
             | Self::Random
             | Self::Describe
             | Self::List
             | Self::Check => true,
-            Self::Generate => false,
+            Self::Generate | Self::Destroy => false,
         }
     }
 }

@@ -1,9 +1,11 @@
 //! What a worker can ask of a token. Small and synchronous: one implementation
 //! speaks PKCS#11, one is the strict fake, and one suite (`conformance`) judges both.
 
+use zeroize::Zeroizing;
+
 use crate::{
-    Dek, KeyEvidence, KeyRef, KeySpec, ModuleEvidence, NewKey, ObjectId, Result, TokenObject,
-    WrappedDek, error::Error,
+    Dek, KeyEvidence, KeyRef, KeySpec, ModuleEvidence, NewKey, Oaep, ObjectId, Result, Signing,
+    TokenObject, WrappedDek, error::Error,
 };
 
 /// One worker's logged-in connection to a token.
@@ -22,6 +24,28 @@ pub trait Token: Send {
     /// [`Kind::Refused`](crate::Kind::Refused) for other key, other AAD or changed
     /// bytes, and only when the token is known to be well; else as for `wrap`.
     fn unwrap(&mut self, key: &KeyRef, aad: &[u8], wrapped: &WrappedDek) -> Result<Dek>;
+
+    /// Signs a digest, or a message for Ed25519. ECDSA gives r‖s.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`](crate::Kind::Unsupported) when key and scheme do not fit or
+    /// the token cannot do it, [`Kind::Fault`](crate::Kind::Fault) for an input of the
+    /// wrong length; else as for `wrap`.
+    fn sign(&mut self, key: &KeyRef, how: Signing, input: &[u8]) -> Result<Vec<u8>>;
+
+    /// HMAC of a message, full length.
+    ///
+    /// # Errors
+    /// As for `sign`.
+    fn mac(&mut self, key: &KeyRef, message: &[u8]) -> Result<Vec<u8>>;
+
+    /// Opens an RSA-OAEP ciphertext.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`](crate::Kind::Refused) for bytes that were not encrypted to this
+    /// key this way; else as for `sign`.
+    fn decrypt(&mut self, key: &KeyRef, how: Oaep, ciphertext: &[u8])
+    -> Result<Zeroizing<Vec<u8>>>;
 
     /// Fills `out` from the token's generator.
     ///
@@ -44,18 +68,18 @@ pub trait Token: Send {
     /// As for `wrap`.
     fn describe(&mut self, key: &KeyRef) -> Result<KeyEvidence>;
 
-    /// Every secret key on the token, ours or not.
+    /// Every secret and private key on the token, ours or not.
     ///
     /// # Errors
     /// As for `wrap`.
     fn objects(&mut self) -> Result<Vec<TokenObject>>;
 
-    /// Destroys a key. For throw-away keys of tests and probes; key destruction is an
-    /// operation of its own with its own rules.
+    /// Destroys a key, both halves of a pair. When this may be done is for the caller
+    /// to know.
     ///
     /// # Errors
     /// As for `wrap`.
-    fn destroy(&mut self, id: ObjectId) -> Result<()>;
+    fn destroy(&mut self, id: ObjectId, spec: KeySpec) -> Result<()>;
 
     /// Is the token there? With a key: can it still be used?
     ///
@@ -74,7 +98,7 @@ pub trait Token: Send {
 /// Which kind of session a worker needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// Read-only session: wrap, unwrap, random.
+    /// Read-only session: wrap, unwrap, sign, mac, random.
     Work,
     /// Read-write session, one at a time: generate, destroy, list, probe.
     Admin,

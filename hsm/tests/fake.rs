@@ -59,9 +59,9 @@ async fn a_lost_session_or_login_is_repaired_and_the_call_repeated() {
     let (hsm, key) = hsm(&device).await;
     for fault in [Fault::SessionLost, Fault::LoggedOut] {
         device.inject([fault]);
-        let (dek, wrapped) = hsm.mint(key, AAD, soon()).await.unwrap();
+        let (dek, wrapped) = hsm.mint(&key, AAD, soon()).await.unwrap();
         let job = Unwrap {
-            key,
+            key: key.clone(),
             aad: AAD,
             wrapped,
         };
@@ -96,12 +96,12 @@ async fn an_unplugged_token_is_reported_and_comes_back_by_itself() {
     let (hsm, key) = hsm(&device).await;
     device.inject([Fault::Unplugged]);
     assert_eq!(
-        hsm.mint(key, AAD, soon()).await.unwrap_err().kind(),
+        hsm.mint(&key, AAD, soon()).await.unwrap_err().kind(),
         Kind::Gone
     );
     assert_eq!(hsm.state(), State::Down);
     device.plug_in();
-    hsm.mint(key, AAD, soon()).await.unwrap();
+    hsm.mint(&key, AAD, soon()).await.unwrap();
     assert_eq!(hsm.state(), State::Ready);
 }
 
@@ -114,15 +114,15 @@ async fn a_slow_token_meets_the_deadline_and_a_full_queue_says_so_at_once() {
         4,
     ));
     let e = hsm
-        .mint(key, AAD, Instant::now() + Duration::from_millis(50))
+        .mint(&key, AAD, Instant::now() + Duration::from_millis(50))
         .await
         .unwrap_err();
     assert_eq!(e.kind(), Kind::Late);
     // Two workers asleep, eight jobs queued: the next ones are turned away.
     let calls: Vec<_> = (0..32)
         .map(|_| {
-            let hsm = hsm.clone();
-            tokio::spawn(async move { hsm.mint(key, AAD, soon()).await.map(drop) })
+            let (hsm, key) = (hsm.clone(), key.clone());
+            tokio::spawn(async move { hsm.mint(&key, AAD, soon()).await.map(drop) })
         })
         .collect();
     let mut busy = 0;
@@ -147,7 +147,7 @@ async fn a_job_nobody_waits_for_does_not_reach_the_token() {
     let short = Instant::now() + Duration::from_millis(20);
     for _ in 0..6 {
         assert_eq!(
-            hsm.mint(key, AAD, short).await.unwrap_err().kind(),
+            hsm.mint(&key, AAD, short).await.unwrap_err().kind(),
             Kind::Late
         );
     }
@@ -168,11 +168,11 @@ async fn a_panic_in_the_token_does_not_take_the_worker_along() {
     for _ in 0..4 {
         device.inject([Fault::Panic]);
         assert_eq!(
-            hsm.mint(key, AAD, soon()).await.unwrap_err().kind(),
+            hsm.mint(&key, AAD, soon()).await.unwrap_err().kind(),
             Kind::Fault
         );
     }
-    hsm.mint(key, AAD, soon()).await.unwrap();
+    hsm.mint(&key, AAD, soon()).await.unwrap();
 }
 
 #[tokio::test]
@@ -189,17 +189,21 @@ async fn rewrap_checks_its_own_output() {
         .await
         .unwrap()
         .key;
-    let (dek, wrapped) = hsm.mint(from, AAD, soon()).await.unwrap();
+    let (dek, wrapped) = hsm.mint(&from, AAD, soon()).await.unwrap();
     let job = Rewrap {
         from: Unwrap {
             key: from,
             aad: AAD,
             wrapped,
         },
-        to,
+        to: to.clone(),
         to_aad: [2; 56],
     };
-    let moved = hsm.rewrap(vec![job], soon()).await.remove(0).unwrap();
+    let moved = hsm
+        .rewrap(vec![job.clone()], soon())
+        .await
+        .remove(0)
+        .unwrap();
     let opened = hsm
         .unwrap(
             vec![Unwrap {
@@ -221,9 +225,9 @@ async fn rewrap_checks_its_own_output() {
 async fn one_bad_dek_does_not_spoil_its_neighbours() {
     let device = FakeDevice::new();
     let (hsm, key) = hsm(&device).await;
-    let (_, wrapped) = hsm.mint(key, AAD, soon()).await.unwrap();
+    let (_, wrapped) = hsm.mint(&key, AAD, soon()).await.unwrap();
     let good = Unwrap {
-        key,
+        key: key.clone(),
         aad: AAD,
         wrapped,
     };
@@ -253,12 +257,12 @@ async fn a_full_token_and_a_substituted_key_are_faults() {
     assert_eq!(e.kind(), Kind::Fault);
     device.substitute_key(key.object);
     assert_eq!(
-        hsm.mint(key, AAD, soon()).await.unwrap_err().kind(),
+        hsm.mint(&key, AAD, soon()).await.unwrap_err().kind(),
         Kind::Fault
     );
     device.lose_key(key.object);
     assert_eq!(
-        hsm.mint(key, AAD, soon()).await.unwrap_err().kind(),
+        hsm.mint(&key, AAD, soon()).await.unwrap_err().kind(),
         Kind::NoSuchKey
     );
 }

@@ -91,6 +91,8 @@ reasons! {
     KeyVersionNotFound = "KEY_VERSION_NOT_FOUND", StateForbids;
     /// The state of the version forbids it.
     KeyState = "KEY_STATE", StateForbids;
+    /// The key is for another use.
+    KeyUse = "KEY_USE", StateForbids;
     /// The version has wrapped as often as it may.
     KeyWornOut = "KEY_WORN_OUT", StateForbids;
     /// Somebody else changed the key.
@@ -276,6 +278,10 @@ impl From<Unusable> for Error {
             Unusable::NoSuchVersion(n) => Self::new(
                 Reason::KeyVersionNotFound,
                 format!("this key has no version {n} here"),
+            ),
+            Unusable::Use { is, wanted } => Self::new(
+                Reason::KeyUse,
+                format!("the key is for {}, not for {}", is.name(), wanted.name()),
             ),
             Unusable::State(n, state) => Self::new(
                 Reason::KeyState,

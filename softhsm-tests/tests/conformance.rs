@@ -124,11 +124,11 @@ fn a_lost_token_comes_back() {
             .await
             .unwrap()
             .key;
-        let (dek, wrapped) = hsm.mint(key, [3; 56], soon()).await.unwrap();
+        let (dek, wrapped) = hsm.mint(&key, [3; 56], soon()).await.unwrap();
 
         let (here, gone) = (dir().join("tokens"), dir().join("elsewhere"));
         fs::rename(&here, &gone).unwrap();
-        let e = hsm.mint(key, [3; 56], soon()).await.unwrap_err();
+        let e = hsm.mint(&key, [3; 56], soon()).await.unwrap_err();
         assert_eq!(e.kind(), Kind::Gone, "{e}");
         assert_eq!(hsm.state(), State::Down);
 
@@ -165,20 +165,20 @@ fn forged() {
             .await
             .unwrap()
             .key;
-        let (_, mut wrapped) = hsm.mint(key, [3; 56], soon()).await.unwrap();
+        let (_, mut wrapped) = hsm.mint(&key, [3; 56], soon()).await.unwrap();
         wrapped.0[30] ^= 1;
         let job = keywright_hsm::Unwrap {
-            key,
+            key: key.clone(),
             aad: [3; 56],
             wrapped,
         };
         for _ in 0..100 {
-            for result in hsm.unwrap(vec![job; 32], soon()).await {
+            for result in hsm.unwrap(vec![job.clone(); 32], soon()).await {
                 assert_eq!(result.unwrap_err().kind(), Kind::Refused);
             }
         }
         assert_eq!(hsm.state(), State::Ready);
-        hsm.mint(key, [3; 56], soon()).await.unwrap();
+        hsm.mint(&key, [3; 56], soon()).await.unwrap();
     });
     hsm.close();
 }

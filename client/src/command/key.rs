@@ -13,7 +13,7 @@ use keywright_client::{
 use serde_json::{Value, json};
 
 use crate::{
-    args::{Key, Output, Spec},
+    args::{Key, Output, Spec, Use},
     output,
 };
 
@@ -21,15 +21,18 @@ const PAGE: u32 = 500;
 
 pub(crate) async fn run(client: &Client, command: Key, output: Output) -> Result<(), Failure> {
     match command {
-        Key::Create { name, spec, labels } => {
-            let spec = match spec {
-                Spec::Aes256 => proto::KeySpec::Aes256,
-            };
+        Key::Create {
+            name,
+            spec,
+            key_use,
+            labels,
+        } => {
             let labels: BTreeMap<String, String> = labels.into_iter().collect();
             let request = CreateKeyRequest {
                 name,
-                spec: spec.into(),
+                spec: spec.wire().into(),
                 labels,
+                r#use: key_use.map_or(0, |u| u.wire().into()),
             };
             let key = client.keys().create_key(request).await?.into_inner().key;
             show(key, output)
@@ -74,7 +77,8 @@ fn show(key: Option<proto::Key>, output: Output) -> Result<(), Failure> {
     }
     anstream::println!("name     {}", key.name);
     anstream::println!("id       {}", hex::encode(&key.id));
-    anstream::println!("spec     {}", spec(&key));
+    anstream::println!("spec     {}", Spec::name(key.spec()));
+    anstream::println!("use      {}", Use::name(key.r#use()));
     anstream::println!("primary  {}", key.primary_version);
     for (label, value) in &key.labels {
         anstream::println!("label    {label}={value}");
@@ -120,7 +124,7 @@ async fn list(client: &Client, prefix: String, output: Output) -> Result<(), Fai
     for key in &keys {
         table.add_row([
             key.name.clone(),
-            spec(key).to_owned(),
+            Spec::name(key.spec()),
             key.primary_version.to_string(),
             key.versions.len().to_string(),
             time(key.created_unix_ms),
@@ -221,13 +225,6 @@ fn table(header: &[&str]) -> Table {
     table
 }
 
-fn spec(key: &proto::Key) -> &'static str {
-    match key.spec() {
-        proto::KeySpec::Aes256 => "aes-256",
-        proto::KeySpec::Unspecified => "unknown",
-    }
-}
-
 fn state(state: i32) -> &'static str {
     match KeyState::try_from(state) {
         Ok(KeyState::PreActivation) => "pre-activation",
@@ -262,8 +259,8 @@ fn key_json(key: &proto::Key) -> Value {
     json!({
         "name": key.name,
         "id": hex::encode(&key.id),
-        "spec": spec(key),
-        "use": "encrypt",
+        "spec": Spec::name(key.spec()),
+        "use": Use::name(key.r#use()),
         "primary_version": key.primary_version,
         "versions": versions,
         "labels": key.labels,

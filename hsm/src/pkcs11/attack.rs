@@ -24,7 +24,7 @@ use super::{
     raw::{Listed, Params, Raw},
     template::{self, Fit, Victim},
 };
-use crate::{AttackResult, ObjectId, Result};
+use crate::{AttackResult, KeySpec, ObjectId, Result};
 
 /// Label of the throw-away key, so that an operator who finds one after a crash
 /// knows what it is.
@@ -47,7 +47,7 @@ pub(crate) fn all(
             .map_err(|e| classify::from_cryptoki(&e))
     };
     let session = fresh()?;
-    let mut results = in_place(raw, &session, victim);
+    let mut results = in_place(raw, &session, victim, KeySpec::Aes256);
     results.push(wrap_under_aes(raw, &session, victim, &listed));
     results.push(wrap_under_rsa(raw, &session, victim));
     results.push(derive(raw, &session, victim, &listed));
@@ -60,7 +60,7 @@ pub(crate) fn all(
     log_in(&session)?;
     // The handle died with the login.
     for handle in session
-        .find_objects(&template::by_id(id))
+        .find_objects(&template::by_id(KeySpec::Aes256, id))
         .unwrap_or_default()
     {
         let _ = session.destroy_object(handle);
@@ -70,10 +70,15 @@ pub(crate) fn all(
 }
 
 /// N1 and N4 to N8, against one key.
-pub(crate) fn in_place(raw: &Raw, session: &Session, key: ObjectHandle) -> Vec<AttackResult> {
+pub(crate) fn in_place(
+    raw: &Raw,
+    session: &Session,
+    key: ObjectHandle,
+    spec: KeySpec,
+) -> Vec<AttackResult> {
     let set = |attribute: Attribute| session.update_attributes(key, &[attribute]);
     vec![
-        read_value(raw, session, key),
+        read_value(raw, session, key, spec),
         verdict(
             "N4",
             "wrap the key with itself",
@@ -91,13 +96,17 @@ pub(crate) fn in_place(raw: &Raw, session: &Session, key: ObjectHandle) -> Vec<A
         ),
         verdict(
             "N7",
-            "set CKA_WRAP, CKA_UNWRAP, CKA_DERIVE, CKA_SIGN",
+            "gain another right: wrap, unwrap, derive, and sign or decrypt",
             all_refused(
                 [
                     Attribute::Wrap(true),
                     Attribute::Unwrap(true),
                     Attribute::Derive(true),
-                    Attribute::Sign(true),
+                    // The one it has not.
+                    match spec {
+                        KeySpec::Aes256 | KeySpec::RsaDecrypt(_) => Attribute::Sign(true),
+                        _ => Attribute::Decrypt(true),
+                    },
                 ]
                 .into_iter()
                 .map(|a| refused(set(a))),
@@ -154,19 +163,33 @@ fn all_refused(outcomes: impl IntoIterator<Item = Outcome>) -> Outcome {
     Ok(first.unwrap_or_else(|| "the token offers nothing of the kind".into()))
 }
 
-fn read_value(raw: &Raw, session: &Session, key: ObjectHandle) -> AttackResult {
-    let (rv, len, buffer) = raw.read_attribute(session, key, ck::CKA_VALUE);
-    let outcome = if buffer.iter().any(|b| *b != 0) {
-        Err("bytes were written into the buffer".into())
-    } else if rv == ck::CKR_OK && len != ck::CK_UNAVAILABLE_INFORMATION && len != 0 {
-        Err(format!("CKR_OK with a length of {len}"))
-    } else {
-        Ok(match classify::from_number(rv) {
-            Some(rv) => format!("refused with {}", classify::name(rv)),
-            None => "answered with nothing".into(),
-        })
+/// N1: everything a key of this kind keeps to itself.
+fn read_value(raw: &Raw, session: &Session, key: ObjectHandle, spec: KeySpec) -> AttackResult {
+    let secrets: &[ck::CK_ATTRIBUTE_TYPE] = match spec {
+        KeySpec::RsaSign(_) | KeySpec::RsaDecrypt(_) => &[
+            ck::CKA_PRIVATE_EXPONENT,
+            ck::CKA_PRIME_1,
+            ck::CKA_PRIME_2,
+            ck::CKA_EXPONENT_1,
+            ck::CKA_EXPONENT_2,
+            ck::CKA_COEFFICIENT,
+        ],
+        _ => &[ck::CKA_VALUE],
     };
-    verdict("N1", "read CKA_VALUE", outcome)
+    let outcome = all_refused(secrets.iter().map(|secret| {
+        let (rv, len, buffer) = raw.read_attribute(session, key, *secret);
+        if buffer.iter().any(|b| *b != 0) {
+            Err("bytes were written into the buffer".into())
+        } else if rv == ck::CKR_OK && len != ck::CK_UNAVAILABLE_INFORMATION && len != 0 {
+            Err(format!("CKR_OK with a length of {len}"))
+        } else {
+            Ok(match classify::from_number(rv) {
+                Some(rv) => format!("refused with {}", classify::name(rv)),
+                None => "answered with nothing".into(),
+            })
+        }
+    }));
+    verdict("N1", "read the secret attributes", outcome)
 }
 
 fn wrap_with_itself(raw: &Raw, session: &Session, key: ObjectHandle) -> Outcome {
@@ -347,7 +370,7 @@ fn public_session(session: &Session, id: ObjectId) -> AttackResult {
             "the token does not log out: {}",
             classify::from_cryptoki(&e)
         )),
-        Ok(()) => match session.find_objects(&template::by_id(id)) {
+        Ok(()) => match session.find_objects(&template::by_id(KeySpec::Aes256, id)) {
             Ok(found) if found.is_empty() => Ok("the key is not visible".into()),
             Ok(_) => Err("the key is visible without login".into()),
             Err(e) => refused::<()>(Err(e)),
@@ -358,7 +381,7 @@ fn public_session(session: &Session, id: ObjectId) -> AttackResult {
 
 /// N14: a second object with the same id would make every look-up a gamble.
 fn unique(session: &Session, id: ObjectId) -> AttackResult {
-    let outcome = match session.find_objects(&template::by_id(id)) {
+    let outcome = match session.find_objects(&template::by_id(KeySpec::Aes256, id)) {
         Ok(found) if found.len() == 1 => Ok("exactly one object".into()),
         Ok(found) => Err(format!("{} objects", found.len())),
         Err(e) => Err(classify::from_cryptoki(&e).to_string()),

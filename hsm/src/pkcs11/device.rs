@@ -32,7 +32,7 @@ use tracing::{info, warn};
 
 use super::{
     Quirks, TokenConfig, attack, classify, module_path, probe, quirks,
-    raw::{Raw, TokenFacts},
+    raw::{Listed, Raw, TokenFacts},
     session::Pkcs11Token,
     template::Fit,
 };
@@ -155,6 +155,11 @@ impl Device {
 
     pub(crate) fn fit(&self) -> &Fit {
         &self.fit
+    }
+
+    /// The mechanisms the token lists now; none when it does not answer.
+    pub(crate) fn listed(&self, connection: &Connection) -> Vec<Listed> {
+        self.raw.mechanisms(connection.slot).unwrap_or_default()
     }
 
     /// Runs `call` with the worker's session, opening it first where needed.

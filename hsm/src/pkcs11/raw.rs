@@ -23,6 +23,7 @@ use std::{ffi::c_void, path::Path, ptr};
 use cryptoki::{object::ObjectHandle, session::Session, slot::Slot};
 use cryptoki_sys as ck;
 use cryptoki_sys::{CK_ATTRIBUTE_TYPE, CK_MECHANISM_TYPE, CK_RV, CK_ULONG, CKR_OK};
+use zeroize::Zeroizing;
 
 use crate::{
     Result, WrappedDek,
@@ -54,6 +55,11 @@ pub(crate) enum Params {
     Oaep {
         hash: CK_MECHANISM_TYPE,
         mgf: CK_ULONG,
+    },
+    Pss {
+        hash: CK_MECHANISM_TYPE,
+        mgf: CK_ULONG,
+        salt_len: usize,
     },
     /// Data for the simple derivation mechanisms.
     KeyString(Vec<u8>),
@@ -333,23 +339,46 @@ impl Raw {
         let (Some(init), Some(run)) = (self.list.C_EncryptInit, self.list.C_Encrypt) else {
             return Err(MISSING);
         };
-        ok(with_mechanism(mechanism, params, |m| {
-            // SAFETY: `m` and what it points to outlive the call.
-            unsafe { init(session.handle(), m, key.handle()) }
-        }))?;
         let mut out = vec![0; input.len() + SLACK];
-        let mut written = len(&out);
-        // SAFETY: live slices with their own lengths.
-        ok(unsafe {
-            run(
-                session.handle(),
-                input.as_ptr().cast_mut(),
-                len(input),
-                out.as_mut_ptr(),
-                &raw mut written,
-            )
-        })?;
-        out.truncate(usize::try_from(written).unwrap_or(0));
+        let n = one_part(init, run, session, mechanism, params, key, input, &mut out)?;
+        out.truncate(n);
+        Ok(out)
+    }
+
+    /// C_SignInit + C_Sign: signatures and MACs, in one part.
+    pub(crate) fn sign(
+        &self,
+        session: &Session,
+        mechanism: CK_MECHANISM_TYPE,
+        params: &Params,
+        key: ObjectHandle,
+        input: &[u8],
+    ) -> Result<Vec<u8>, CK_RV> {
+        let (Some(init), Some(run)) = (self.list.C_SignInit, self.list.C_Sign) else {
+            return Err(MISSING);
+        };
+        let mut out = vec![0; SIGNATURE_BUFFER];
+        let n = one_part(init, run, session, mechanism, params, key, input, &mut out)?;
+        out.truncate(n);
+        Ok(out)
+    }
+
+    /// C_DecryptInit + C_Decrypt with any mechanism. What came out is cleared when
+    /// dropped.
+    pub(crate) fn decrypt(
+        &self,
+        session: &Session,
+        mechanism: CK_MECHANISM_TYPE,
+        params: &Params,
+        key: ObjectHandle,
+        input: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, CK_RV> {
+        let (Some(init), Some(run)) = (self.list.C_DecryptInit, self.list.C_Decrypt) else {
+            return Err(MISSING);
+        };
+        let mut out = Zeroizing::new(vec![0; input.len() + SLACK]);
+        let n = one_part(init, run, session, mechanism, params, key, input, &mut out)?;
+        out.truncate(n);
         Ok(out)
     }
 
@@ -400,6 +429,44 @@ type InitFn = unsafe extern "C" fn(
 ) -> CK_RV;
 type RunFn =
     unsafe extern "C" fn(ck::CK_SESSION_HANDLE, *mut u8, CK_ULONG, *mut u8, *mut CK_ULONG) -> CK_RV;
+
+/// Init and one call, into a buffer that is large enough; how much was written.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one call of a C interface, written once for three functions"
+)]
+fn one_part(
+    init: InitFn,
+    run: RunFn,
+    session: &Session,
+    mechanism: CK_MECHANISM_TYPE,
+    params: &Params,
+    key: ObjectHandle,
+    input: &[u8],
+    out: &mut [u8],
+) -> Result<usize, CK_RV> {
+    ok(with_mechanism(mechanism, params, |m| {
+        // SAFETY: `m` and what it points to outlive the call.
+        unsafe { init(session.handle(), m, key.handle()) }
+    }))?;
+    let room = out.len();
+    let mut written = len(out);
+    // SAFETY: live slices with their own lengths; PKCS#11 does not write through the
+    // input pointer.
+    ok(unsafe {
+        run(
+            session.handle(),
+            input.as_ptr().cast_mut(),
+            len(input),
+            out.as_mut_ptr(),
+            &raw mut written,
+        )
+    })?;
+    usize::try_from(written)
+        .ok()
+        .filter(|n| *n <= room)
+        .ok_or(ck::CKR_BUFFER_TOO_SMALL)
+}
 
 fn ok(rv: CK_RV) -> Result<(), CK_RV> {
     if rv == CKR_OK { Ok(()) } else { Err(rv) }
@@ -468,6 +535,18 @@ fn with_mechanism(
             };
             run((&raw mut p).cast(), size::<ck::CK_RSA_PKCS_OAEP_PARAMS>())
         }
+        Params::Pss {
+            hash,
+            mgf,
+            salt_len,
+        } => {
+            let mut p = ck::CK_RSA_PKCS_PSS_PARAMS {
+                hashAlg: *hash,
+                mgf: *mgf,
+                sLen: *salt_len as CK_ULONG,
+            };
+            run((&raw mut p).cast(), size::<ck::CK_RSA_PKCS_PSS_PARAMS>())
+        }
         Params::KeyString(data) => {
             let mut data = data.clone();
             let mut p = ck::CK_KEY_DERIVATION_STRING_DATA {
@@ -504,6 +583,9 @@ fn padded(bytes: &[u8]) -> String {
         .trim_end_matches([' ', '\0'])
         .to_owned()
 }
+
+/// An RSA-4096 signature, and slack.
+const SIGNATURE_BUFFER: usize = 512 + SLACK;
 
 /// The hot path's output buffer: a DEK or its wrap, and slack.
 pub(crate) const HOT_BUFFER: usize = WrappedDek::LEN + SLACK;

@@ -14,18 +14,20 @@ use cryptoki::{
     session::Session,
 };
 use cryptoki_sys::CK_RV;
-use zeroize::Zeroize;
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::{
     attack,
     classify::{self, Class},
     device::{Connection, Device, SessionSlot, logged_in},
-    raw::HOT_BUFFER,
+    mechanism,
+    raw::{HOT_BUFFER, Params},
     template,
 };
 use crate::{
-    Dek, KeyEvidence, KeyProof, KeyRef, KeySpec, Lane, NewKey, ObjectId, Result, State, Token,
-    TokenObject, WrappedDek,
+    Dek, Hash, KeyEvidence, KeyProof, KeyRef, KeySpec, Lane, NewKey, Oaep, ObjectId, PublicKey,
+    Result, Signing, State, Token, TokenObject, WrappedDek,
     error::{Error, Kind, Remedy},
     key::os_random,
 };
@@ -80,6 +82,45 @@ impl Token for Pkcs11Token {
         })
     }
 
+    fn sign(&mut self, key: &KeyRef, how: Signing, input: &[u8]) -> Result<Vec<u8>> {
+        self.with(|at| {
+            let handle = at.resolve(key)?;
+            at.sign(handle, key.spec, how, input)?
+                .map_err(|rv| at.settle("C_Sign", rv, key, handle))
+        })
+    }
+
+    fn mac(&mut self, key: &KeyRef, message: &[u8]) -> Result<Vec<u8>> {
+        let KeySpec::Hmac(hash) = key.spec else {
+            return Err(not_for(key.spec, "HMAC"));
+        };
+        self.with(|at| {
+            let handle = at.resolve(key)?;
+            at.mac(handle, hash, message)
+                .map_err(|rv| at.settle("C_Sign", rv, key, handle))
+        })
+    }
+
+    fn decrypt(
+        &mut self,
+        key: &KeyRef,
+        how: Oaep,
+        ciphertext: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>> {
+        let KeySpec::RsaDecrypt(bits) = key.spec else {
+            return Err(not_for(key.spec, "RSA-OAEP"));
+        };
+        // Tokens answer other lengths with anything (SoftHSM: CKR_BUFFER_TOO_SMALL).
+        if ciphertext.len() != bits.bytes() {
+            return Err(Error::new(Kind::Refused, "not encrypted to this key"));
+        }
+        self.with(|at| {
+            let handle = at.resolve(key)?;
+            at.decrypt(handle, how, ciphertext)
+                .map_err(|rv| at.settle("C_Decrypt", rv, key, handle))
+        })
+    }
+
     fn random(&mut self, out: &mut [u8]) -> Result<()> {
         self.with(|at| {
             at.session
@@ -89,14 +130,13 @@ impl Token for Pkcs11Token {
     }
 
     fn generate(&mut self, id: ObjectId, spec: KeySpec, label: &str) -> Result<NewKey> {
-        let KeySpec::Aes256 = spec;
-        self.with(|at| at.generate(id, label))
+        self.with(|at| at.generate(id, spec, label))
     }
 
     fn describe(&mut self, key: &KeyRef) -> Result<KeyEvidence> {
         self.with(|at| {
             let handle = at.resolve(key)?;
-            Ok(at.evidence(handle, key.object))
+            Ok(at.evidence(handle, key.object, key.spec))
         })
     }
 
@@ -104,13 +144,11 @@ impl Token for Pkcs11Token {
         self.with(|at| at.objects())
     }
 
-    fn destroy(&mut self, id: ObjectId) -> Result<()> {
+    fn destroy(&mut self, id: ObjectId, spec: KeySpec) -> Result<()> {
         self.with(|at| {
-            let handle = at.find(id)?.ok_or_else(|| missing(id))?;
+            let handle = at.find(id, spec)?.ok_or_else(|| missing(id))?;
             at.device.handles.write().remove(&id);
-            at.session
-                .destroy_object(handle)
-                .map_err(|e| classify::from_cryptoki(&e))
+            at.destroy(handle, id, spec)
         })
     }
 
@@ -176,7 +214,7 @@ impl At<'_> {
 
     /// `if_absent`: what may help when the object is not shown.
     fn resolve_anew(&self, key: &KeyRef, if_absent: Remedy) -> Result<ObjectHandle> {
-        let Some(handle) = self.find(key.object)? else {
+        let Some(handle) = self.find(key.object, key.spec)? else {
             // A token that is gone shows no objects and no error.
             self.alive()?;
             return Err(missing(key.object).with_remedy(if_absent));
@@ -186,10 +224,10 @@ impl At<'_> {
         Ok(handle)
     }
 
-    fn find(&self, id: ObjectId) -> Result<Option<ObjectHandle>> {
+    fn find(&self, id: ObjectId, spec: KeySpec) -> Result<Option<ObjectHandle>> {
         let found = self
             .session
-            .find_objects(&template::by_id(id))
+            .find_objects(&template::by_id(spec, id))
             .map_err(|e| self.unsettled(&classify::from_cryptoki(&e)))?;
         match found.as_slice() {
             [] => Ok(None),
@@ -201,28 +239,122 @@ impl At<'_> {
         }
     }
 
-    /// Opens the key's proof: this handle is that key, and the token works.
+    /// Asks the key for its proof: this handle is that key, and the token works.
     fn prove(&self, handle: ObjectHandle, key: &KeyRef) -> Result<()> {
         let wrong = |why: String| {
             Error::new(
                 Kind::Fault,
                 format!(
-                    "the object with CKA_ID {} does not open its proof: {why}",
+                    "the object with CKA_ID {} is not the key it should be: {why}",
                     key.object
                 ),
             )
             .with_remedy(Remedy::Session)
         };
-        let dek = self
-            .open(handle, KeyProof::AAD, &key.proof.0)
-            .map_err(|rv| {
-                wrong(classify::from_number(rv).map_or_else(String::new, classify::name))
-            })?;
-        if dek.expose() == KeyProof::PLAINTEXT {
+        let by_number =
+            |rv: CK_RV| wrong(classify::from_number(rv).map_or_else(String::new, classify::name));
+        let is_it = match &key.proof {
+            KeyProof::Wrapped(wrapped) => {
+                let dek = self
+                    .open(handle, KeyProof::AAD, wrapped)
+                    .map_err(by_number)?;
+                dek.expose() == KeyProof::PLAINTEXT
+            }
+            KeyProof::Tag(tag) => {
+                let KeySpec::Hmac(hash) = key.spec else {
+                    return Err(not_for(key.spec, "HMAC"));
+                };
+                let made = self
+                    .mac(handle, hash, KeyProof::PLAINTEXT)
+                    .map_err(by_number)?;
+                made.ct_eq(tag).into()
+            }
+            KeyProof::Public(public) => self.answers_for(handle, public).map_err(by_number)?,
+        };
+        if is_it {
             Ok(())
         } else {
             Err(wrong("another value came out".into()))
         }
+    }
+
+    /// Is the private key behind `handle` the other half of `public`?
+    fn answers_for(&self, handle: ObjectHandle, public: &PublicKey) -> Result<bool, CK_RV> {
+        let spec = public.spec();
+        if let KeySpec::RsaDecrypt(_) = spec {
+            // What the token can: SHA-1 is the one hash all of them know.
+            let sealed = public
+                .encrypt(Oaep::Sha1, KeyProof::PLAINTEXT)
+                .map_err(|_| cryptoki_sys::CKR_FUNCTION_FAILED)?;
+            let opened = self.decrypt(handle, Oaep::Sha1, &sealed)?;
+            return Ok(opened.as_slice() == KeyProof::PLAINTEXT);
+        }
+        let how = match spec {
+            KeySpec::Ed25519 => Signing::Ed25519,
+            KeySpec::Ec(_) => Signing::Ecdsa,
+            _ => Signing::RsaPkcs1(Hash::Sha256),
+        };
+        // As long as the digest that goes with it; nobody has a preimage of it.
+        let len = match spec {
+            KeySpec::Ec(curve) => curve.hash().bytes(),
+            _ => KeyProof::PLAINTEXT.len(),
+        };
+        let input: Vec<u8> = KeyProof::PLAINTEXT
+            .iter()
+            .copied()
+            .cycle()
+            .take(len)
+            .collect();
+        let signature = self
+            .sign(handle, spec, how, &input)
+            .map_err(|_| cryptoki_sys::CKR_FUNCTION_FAILED)??;
+        Ok(public.verify(how, &input, &signature).is_ok())
+    }
+
+    fn sign(
+        &self,
+        handle: ObjectHandle,
+        spec: KeySpec,
+        how: Signing,
+        input: &[u8],
+    ) -> Result<Result<Vec<u8>, CK_RV>> {
+        let Some((mechanism, params, input)) = mechanism::signing(spec, how, input) else {
+            return Err(not_for(spec, "this scheme and input"));
+        };
+        Ok(self
+            .device
+            .raw
+            .sign(self.session, mechanism, &params, handle, &input))
+    }
+
+    fn mac(&self, handle: ObjectHandle, hash: Hash, message: &[u8]) -> Result<Vec<u8>, CK_RV> {
+        let tag = self.device.raw.sign(
+            self.session,
+            mechanism::hmac(hash),
+            &Params::None,
+            handle,
+            message,
+        )?;
+        if tag.len() == hash.bytes() {
+            Ok(tag)
+        } else {
+            Err(cryptoki_sys::CKR_SIGNATURE_LEN_RANGE)
+        }
+    }
+
+    fn decrypt(
+        &self,
+        handle: ObjectHandle,
+        how: Oaep,
+        ciphertext: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, CK_RV> {
+        self.device.raw.decrypt(
+            self.session,
+            cryptoki_sys::CKM_RSA_PKCS_OAEP,
+            &mechanism::oaep(how),
+            handle,
+            ciphertext,
+        )
     }
 
     /// Token there, session logged in.
@@ -313,31 +445,67 @@ impl At<'_> {
         self.alive().err().unwrap_or_else(|| e.clone())
     }
 
-    fn generate(&self, id: ObjectId, label: &str) -> Result<NewKey> {
-        if self.find(id)?.is_some() {
+    fn generate(&self, id: ObjectId, spec: KeySpec, label: &str) -> Result<NewKey> {
+        mechanism::listed(spec, &self.device.listed(self.connection))?;
+        if self.find(id, spec)?.is_some() {
             return Err(Error::new(
                 Kind::Fault,
                 format!("an object with CKA_ID {id} exists already; nothing was generated"),
             ));
         }
-        let template = template::kek(id, label, self.device.fit());
-        let handle = self
+        let refused = |e| self.unsettled(&classify::from_cryptoki(&e));
+        let fit = self.device.fit();
+        if !spec.is_pair() {
+            let how = match spec {
+                KeySpec::Hmac(_) => Mechanism::GenericSecretKeyGen,
+                _ => Mechanism::AesKeyGen,
+            };
+            let template = template::secret(spec, id, label, fit);
+            let handle = self
+                .session
+                .generate_key(&how, &template)
+                .map_err(refused)?;
+            return self.accept_or_destroy(handle, None, id, spec);
+        }
+        let how = match spec {
+            KeySpec::Ed25519 => Mechanism::EccEdwardsKeyPairGen,
+            KeySpec::Ec(_) => Mechanism::EccKeyPairGen,
+            _ => Mechanism::RsaPkcsKeyPairGen,
+        };
+        let (public, private) = template::pair(spec, id, label, fit);
+        let (public, private) = self
             .session
-            .generate_key(&Mechanism::AesKeyGen, &template)
-            .map_err(|e| self.unsettled(&classify::from_cryptoki(&e)))?;
-        self.accept(handle, id).inspect_err(|_| {
+            .generate_key_pair(&how, &public, &private)
+            .map_err(refused)?;
+        self.accept_or_destroy(private, Some(public), id, spec)
+    }
+
+    fn accept_or_destroy(
+        &self,
+        handle: ObjectHandle,
+        public: Option<ObjectHandle>,
+        id: ObjectId,
+        spec: KeySpec,
+    ) -> Result<NewKey> {
+        self.accept(handle, public, id, spec).inspect_err(|_| {
             // It was never given a name; leaving it would leave a weak key behind.
-            let _ = self.session.destroy_object(handle);
+            let _ = self.destroy(handle, id, spec);
         })
     }
 
     /// A key counts only after it was read back, attacked and proved.
-    fn accept(&self, handle: ObjectHandle, id: ObjectId) -> Result<NewKey> {
-        let evidence = self.evidence(handle, id);
+    fn accept(
+        &self,
+        handle: ObjectHandle,
+        public: Option<ObjectHandle>,
+        id: ObjectId,
+        spec: KeySpec,
+    ) -> Result<NewKey> {
+        let evidence = self.evidence(handle, id, spec);
         let mut findings: Vec<String> =
             evidence.findings().into_iter().map(str::to_owned).collect();
         findings.extend(
-            attack::in_place(&self.device.raw, self.session, handle)
+            attack::in_place(&self.device.raw, self.session, handle, spec)
                 .into_iter()
                 .filter(|a| !a.resisted)
                 .map(|a| format!("{} {}: {}", a.id, a.attempt, a.outcome)),
@@ -348,38 +516,83 @@ impl At<'_> {
                 format!("the new key could leave the token: {}", findings.join("; ")),
             ));
         }
-        let sealed = self
-            .seal(handle, KeyProof::AAD, KeyProof::PLAINTEXT)
-            .map_err(|rv| match classify::from_number(rv) {
-                Some(rv) => classify::explain("C_Encrypt", rv),
-                None => Error::new(Kind::Fault, "C_Encrypt failed without a reason"),
-            })?;
         let key = KeyRef {
             object: id,
-            proof: KeyProof(sealed),
+            spec,
+            proof: self.new_proof(handle, public, spec)?,
         };
         self.prove(handle, &key)?;
         self.device.handles.write().insert(id, handle);
         Ok(NewKey { key, evidence })
     }
 
-    fn evidence(&self, handle: ObjectHandle, id: ObjectId) -> KeyEvidence {
+    fn new_proof(
+        &self,
+        handle: ObjectHandle,
+        public: Option<ObjectHandle>,
+        spec: KeySpec,
+    ) -> Result<KeyProof> {
+        let failed = |function: &str, rv| match classify::from_number(rv) {
+            Some(rv) => classify::explain(function, rv),
+            None => Error::new(Kind::Fault, format!("{function} failed without a reason")),
+        };
+        match (spec, public) {
+            (KeySpec::Aes256, _) => self
+                .seal(handle, KeyProof::AAD, KeyProof::PLAINTEXT)
+                .map(KeyProof::Wrapped)
+                .map_err(|rv| failed("C_Encrypt", rv)),
+            (KeySpec::Hmac(hash), _) => self
+                .mac(handle, hash, KeyProof::PLAINTEXT)
+                .map(|tag| KeyProof::Tag(tag.into()))
+                .map_err(|rv| failed("C_Sign", rv)),
+            (_, Some(public)) => {
+                template::public_key(self.session, public, spec).map(KeyProof::Public)
+            }
+            (_, None) => Err(not_for(spec, "a public half")),
+        }
+    }
+
+    /// The private half first: without it the public one is harmless.
+    fn destroy(&self, handle: ObjectHandle, id: ObjectId, spec: KeySpec) -> Result<()> {
+        self.session
+            .destroy_object(handle)
+            .map_err(|e| classify::from_cryptoki(&e))?;
+        if spec.is_pair() {
+            let publics = self
+                .session
+                .find_objects(&template::public_by_id(id))
+                .map_err(|e| classify::from_cryptoki(&e))?;
+            for public in publics {
+                self.session
+                    .destroy_object(public)
+                    .map_err(|e| classify::from_cryptoki(&e))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn evidence(&self, handle: ObjectHandle, id: ObjectId, spec: KeySpec) -> KeyEvidence {
         template::evidence(
             &self.device.raw,
             self.session,
             handle,
             id,
+            spec,
             self.device.fit(),
         )
     }
 
     fn objects(&self) -> Result<Vec<TokenObject>> {
         self.alive()?;
-        let handles = self
-            .session
-            .find_objects(&template::secret_keys())
-            .map_err(|e| self.unsettled(&classify::from_cryptoki(&e)))?;
-        Ok(handles.into_iter().map(|h| self.token_object(h)).collect())
+        let mut found = Vec::new();
+        for class in template::inner_keys() {
+            let handles = self
+                .session
+                .find_objects(&class)
+                .map_err(|e| self.unsettled(&classify::from_cryptoki(&e)))?;
+            found.extend(handles.into_iter().map(|h| self.token_object(h)));
+        }
+        Ok(found)
     }
 
     fn token_object(&self, handle: ObjectHandle) -> TokenObject {
@@ -402,6 +615,13 @@ impl At<'_> {
         }
         object
     }
+}
+
+fn not_for(spec: KeySpec, what: &str) -> Error {
+    Error::new(
+        Kind::Unsupported,
+        format!("a key of {spec:?} is not for {what}"),
+    )
 }
 
 fn missing(id: ObjectId) -> Error {

@@ -15,7 +15,7 @@ use super::{
     raw::Raw,
 };
 use crate::{
-    KeyEvidence, ObjectId, Result,
+    Curve, KeyEvidence, KeySpec, ObjectId, PublicKey, Result,
     error::{Error, Kind},
 };
 
@@ -34,6 +34,11 @@ pub(crate) struct Fit {
 }
 
 impl Fit {
+    fn apply(&self, mut template: Vec<Attribute>) -> Vec<Attribute> {
+        template.retain(|a| !self.dropped.contains(&a.attribute_type()));
+        template
+    }
+
     /// Names of what was left out.
     pub(crate) fn not_supported(&self) -> Vec<String> {
         self.dropped
@@ -53,7 +58,7 @@ impl Fit {
         for dropped in candidates {
             let fit = Self { dropped };
             let id = ObjectId::random()?;
-            let template = kek(id, attack::LABEL, &fit);
+            let template = secret(KeySpec::Aes256, id, attack::LABEL, &fit);
             match session.generate_key(&Mechanism::AesKeyGen, &template) {
                 Ok(handle) => return Ok((fit, Victim { id, handle })),
                 Err(e) => {
@@ -80,49 +85,178 @@ pub(crate) struct Victim {
     pub(crate) handle: ObjectHandle,
 }
 
-/// Template of a key-encrypting key: generated here, sensitive, not extractable, not
-/// copyable, not modifiable, AES-GCM encrypt and decrypt and nothing else.
+/// Template of a secret key: generated here, sensitive, not extractable, not copyable,
+/// not modifiable, with the mechanism of its one use.
 ///
 /// No WRAP and no UNWRAP: a key that decrypts must never wrap (Clulow 2003).
 /// MODIFIABLE comes last, because some tokens apply the template in order.
-pub(crate) fn kek(id: ObjectId, label: &str, fit: &Fit) -> Vec<Attribute> {
+pub(crate) fn secret(spec: KeySpec, id: ObjectId, label: &str, fit: &Fit) -> Vec<Attribute> {
+    let (len, wraps) = match spec {
+        KeySpec::Hmac(hash) => (hash.bytes() as u64, false),
+        _ => (32, true),
+    };
     let mut template = vec![
         Attribute::Class(ObjectClass::SECRET_KEY),
-        Attribute::KeyType(KeyType::AES),
-        Attribute::ValueLen(32.into()),
+        Attribute::KeyType(key_type(spec)),
+        Attribute::ValueLen(len.into()),
         Attribute::Token(true),
         Attribute::Private(true),
         Attribute::Sensitive(true),
         Attribute::Extractable(false),
-        Attribute::Encrypt(true),
-        Attribute::Decrypt(true),
-        Attribute::Sign(false),
+        Attribute::Encrypt(wraps),
+        Attribute::Decrypt(wraps),
+        Attribute::Sign(!wraps),
         Attribute::Verify(false),
         Attribute::Wrap(false),
         Attribute::Unwrap(false),
         Attribute::Derive(false),
-        Attribute::AllowedMechanisms(vec![MechanismType::AES_GCM]),
+    ];
+    template.extend(tail(spec, id, label));
+    fit.apply(template)
+}
+
+/// Templates of a pair, public half first. The private half is made like a secret key.
+pub(crate) fn pair(
+    spec: KeySpec,
+    id: ObjectId,
+    label: &str,
+    fit: &Fit,
+) -> (Vec<Attribute>, Vec<Attribute>) {
+    let decrypts = matches!(spec, KeySpec::RsaDecrypt(_));
+    let mut public = vec![
+        Attribute::Token(true),
+        Attribute::Private(false),
+        Attribute::Verify(!decrypts),
+        Attribute::Encrypt(decrypts),
+        Attribute::Wrap(false),
+    ];
+    match spec {
+        KeySpec::Ec(Curve::P256) => public.push(Attribute::EcParams(P256.to_vec())),
+        KeySpec::Ec(Curve::P384) => public.push(Attribute::EcParams(P384.to_vec())),
+        KeySpec::Ed25519 => public.push(Attribute::EcParams(ED25519.to_vec())),
+        KeySpec::RsaSign(bits) | KeySpec::RsaDecrypt(bits) => {
+            public.push(Attribute::ModulusBits((bits.bits() as u64).into()));
+            public.push(Attribute::PublicExponent(vec![1, 0, 1]));
+        }
+        KeySpec::Aes256 | KeySpec::Hmac(_) => {}
+    }
+    public.push(Attribute::Id(id.0.to_vec()));
+    public.push(Attribute::Label(label.as_bytes().to_vec()));
+    public.push(Attribute::Modifiable(false));
+    let mut private = vec![
+        Attribute::Token(true),
+        Attribute::Private(true),
+        Attribute::Sensitive(true),
+        Attribute::Extractable(false),
+        Attribute::Sign(!decrypts),
+        Attribute::Decrypt(decrypts),
+        Attribute::Unwrap(false),
+        Attribute::Derive(false),
+    ];
+    private.extend(tail(spec, id, label));
+    (public, fit.apply(private))
+}
+
+/// What every key that must not leave ends with.
+fn tail(spec: KeySpec, id: ObjectId, label: &str) -> [Attribute; 5] {
+    let allowed = mechanism::uses(spec)
+        .iter()
+        .filter_map(|m| MechanismType::try_from(*m).ok())
+        .collect();
+    [
+        Attribute::AllowedMechanisms(allowed),
         Attribute::Id(id.0.to_vec()),
         Attribute::Label(label.as_bytes().to_vec()),
         Attribute::Copyable(false),
         Attribute::Modifiable(false),
-    ];
-    template.retain(|a| !fit.dropped.contains(&a.attribute_type()));
-    template
+    ]
+}
+
+/// `CKA_EC_PARAMS`: the object identifiers of RFC 5480 §2.1.1.1 and RFC 8410 §3.
+const P256: &[u8] = b"\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07";
+const P384: &[u8] = b"\x06\x05\x2b\x81\x04\x00\x22";
+const ED25519: &[u8] = b"\x06\x03\x2b\x65\x70";
+
+fn key_type(spec: KeySpec) -> KeyType {
+    match spec {
+        KeySpec::Aes256 => KeyType::AES,
+        KeySpec::Hmac(_) => KeyType::GENERIC_SECRET,
+        KeySpec::Ec(_) => KeyType::EC,
+        KeySpec::Ed25519 => KeyType::EC_EDWARDS,
+        KeySpec::RsaSign(_) | KeySpec::RsaDecrypt(_) => KeyType::RSA,
+    }
 }
 
 /// How our keys are found: by CKA_ID, class and type; never by label.
-pub(crate) fn by_id(id: ObjectId) -> [Attribute; 3] {
+pub(crate) fn by_id(spec: KeySpec, id: ObjectId) -> [Attribute; 3] {
+    let class = if spec.is_pair() {
+        ObjectClass::PRIVATE_KEY
+    } else {
+        ObjectClass::SECRET_KEY
+    };
     [
-        Attribute::Class(ObjectClass::SECRET_KEY),
-        Attribute::KeyType(KeyType::AES),
+        Attribute::Class(class),
+        Attribute::KeyType(key_type(spec)),
         Attribute::Id(id.0.to_vec()),
     ]
 }
 
-/// Every secret key the session can see.
-pub(crate) fn secret_keys() -> [Attribute; 1] {
-    [Attribute::Class(ObjectClass::SECRET_KEY)]
+/// The public half beside a private key.
+pub(crate) fn public_by_id(id: ObjectId) -> [Attribute; 2] {
+    [
+        Attribute::Class(ObjectClass::PUBLIC_KEY),
+        Attribute::Id(id.0.to_vec()),
+    ]
+}
+
+/// Every key the session can see that could be ours.
+pub(crate) fn inner_keys() -> [[Attribute; 1]; 2] {
+    [
+        [Attribute::Class(ObjectClass::SECRET_KEY)],
+        [Attribute::Class(ObjectClass::PRIVATE_KEY)],
+    ]
+}
+
+/// The public key of a public object. Tokens differ in how they write a point: bare, or
+/// as an OCTET STRING in DER (what PKCS#11 says).
+pub(crate) fn public_key(
+    session: &Session,
+    handle: ObjectHandle,
+    spec: KeySpec,
+) -> Result<PublicKey> {
+    let wanted = [
+        AttributeType::EcPoint,
+        AttributeType::Modulus,
+        AttributeType::PublicExponent,
+    ];
+    let (mut point, mut n, mut e) = (Vec::new(), Vec::new(), Vec::new());
+    let read = session
+        .get_attributes(handle, &wanted)
+        .map_err(|e| classify::from_cryptoki(&e))?;
+    for attribute in read {
+        match attribute {
+            Attribute::EcPoint(bytes) => point = bytes,
+            Attribute::Modulus(bytes) => n = bytes,
+            Attribute::PublicExponent(bytes) => e = bytes,
+            _ => {}
+        }
+    }
+    match spec {
+        KeySpec::RsaSign(_) | KeySpec::RsaDecrypt(_) => PublicKey::from_modulus(spec, &n, &e),
+        _ => PublicKey::from_point(spec, bare_point(spec, &point)),
+    }
+}
+
+fn bare_point(spec: KeySpec, bytes: &[u8]) -> &[u8] {
+    let len = match spec {
+        KeySpec::Ec(curve) => 1 + 2 * curve.field_len(),
+        _ => 32,
+    };
+    match bytes {
+        // OCTET STRING, short form of the length: 97 bytes are the longest we have.
+        [4, n, point @ ..] if usize::from(*n) == len && point.len() == len => point,
+        bare => bare,
+    }
 }
 
 /// Reads the attributes back. Each is asked for alone: tokens differ in what they do
@@ -132,6 +266,7 @@ pub(crate) fn evidence(
     session: &Session,
     handle: ObjectHandle,
     id: ObjectId,
+    spec: KeySpec,
     fit: &Fit,
 ) -> KeyEvidence {
     let value = |attribute| {
@@ -152,6 +287,7 @@ pub(crate) fn evidence(
     };
     KeyEvidence {
         object: id,
+        spec,
         local: flag(ck::CKA_LOCAL),
         private: flag(ck::CKA_PRIVATE),
         sensitive: flag(ck::CKA_SENSITIVE),

@@ -40,7 +40,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, StartError> {
         .load()
         .await
         .map_err(|e| StartError::Data(e.to_string()))?;
-    let Some(canary) = contents.canary else {
+    let Some(canary) = contents.canary.clone() else {
         return Err(StartError::Data(format!(
             "data directory {} is not initialised; run: keywrightd init --config FILE",
             config.data_dir.display()
@@ -65,7 +65,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, StartError> {
         )));
     }
 
-    let hsm = the_same_token(config, canary).await?;
+    let hsm = the_same_token(config, &canary).await?;
     let objects = hsm.objects(Instant::now() + PATIENCE).await?;
     let census = census::take(&contents, &canary, &objects);
     let tenants = tenants(config, store.as_ref(), &contents).await?;
@@ -106,15 +106,15 @@ pub(super) async fn open(config: &Config) -> Result<Opened, StartError> {
 }
 
 /// Opens the token and sees that it is the one this data directory belongs to.
-async fn the_same_token(config: &Config, canary: KeyRef) -> Result<Hsm, StartError> {
+async fn the_same_token(config: &Config, canary: &KeyRef) -> Result<Hsm, StartError> {
     let hsm = open_hsm(config).await?;
-    hsm.check(Some(canary), Instant::now() + PATIENCE).await.map_err(|e| {
+    hsm.check(Some(canary.clone()), Instant::now() + PATIENCE).await.map_err(|e| {
         let text = format!(
             "this token does not hold the appliance's own key, so it is not the token this data directory belongs to: {e}"
         );
         hsm::Error::new(e.kind(), text)
     })?;
-    hsm.watch(canary);
+    hsm.watch(canary.clone());
     Ok(hsm)
 }
 

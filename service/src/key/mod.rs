@@ -15,6 +15,7 @@ use std::{
 };
 
 use keywright_hsm::KeyRef;
+pub use keywright_hsm::{KeySpec, KeyUse};
 
 pub use name::{KeyName, NameError};
 pub use state::KeyState;
@@ -82,62 +83,6 @@ impl fmt::Display for VersionNumber {
 /// Version of a stored row, for compare-and-swap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Revision(pub u64);
-
-/// Algorithm and size an operator may choose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum KeySpec {
-    /// AES-256; encrypts.
-    Aes256,
-}
-
-impl KeySpec {
-    /// As written in commands, policies and the store.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Aes256 => "aes-256",
-        }
-    }
-
-    /// The inverse of [`KeySpec::name`].
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        (text == Self::Aes256.name()).then_some(Self::Aes256)
-    }
-
-    /// The one use a key of this spec has.
-    #[must_use]
-    pub fn key_use(self) -> KeyUse {
-        match self {
-            Self::Aes256 => KeyUse::Encrypt,
-        }
-    }
-
-    /// What the token is asked for.
-    #[must_use]
-    pub fn on_token(self) -> keywright_hsm::KeySpec {
-        match self {
-            Self::Aes256 => keywright_hsm::KeySpec::Aes256,
-        }
-    }
-}
-
-/// What a key is for; one use per key (SP 800-57 part 1 §5.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum KeyUse {
-    /// Encrypt and decrypt through envelopes.
-    Encrypt,
-}
-
-impl KeyUse {
-    /// As written in policies.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Encrypt => "encrypt",
-        }
-    }
-}
 
 /// Operator's notes on a key; seen by policies, never secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -234,6 +179,13 @@ pub enum Unusable {
     NoSuchVersion(u32),
     /// Its state forbids it.
     State(VersionNumber, KeyState),
+    /// The key is for another use.
+    Use {
+        /// What it is for.
+        is: KeyUse,
+        /// What was asked.
+        wanted: KeyUse,
+    },
 }
 
 impl Key {
@@ -301,8 +253,9 @@ impl Key {
     /// The version that protects new data.
     ///
     /// # Errors
-    /// When the state of the primary version forbids it.
-    pub fn to_protect(&self) -> Result<ProtectVersion<'_>, Unusable> {
+    /// When the key is for another use, or the state of the primary version forbids it.
+    pub fn to_protect(&self, wanted: KeyUse) -> Result<ProtectVersion<'_>, Unusable> {
+        self.is_for(wanted)?;
         let primary = self
             .versions
             .get(&self.primary)
@@ -317,8 +270,9 @@ impl Key {
     /// A version for opening what it protected.
     ///
     /// # Errors
-    /// When there is no such version or its state forbids it.
-    pub fn to_process(&self, number: u32) -> Result<ProcessVersion<'_>, Unusable> {
+    /// When the key is for another use, there is no such version, or its state forbids it.
+    pub fn to_process(&self, wanted: KeyUse, number: u32) -> Result<ProcessVersion<'_>, Unusable> {
+        self.is_for(wanted)?;
         let version = self
             .version(number)
             .ok_or(Unusable::NoSuchVersion(number))?;
@@ -326,6 +280,15 @@ impl Key {
             Ok(ProcessVersion(version))
         } else {
             Err(Unusable::State(version.number, version.state))
+        }
+    }
+
+    fn is_for(&self, wanted: KeyUse) -> Result<(), Unusable> {
+        let is = self.spec.key_use();
+        if is == wanted {
+            Ok(())
+        } else {
+            Err(Unusable::Use { is, wanted })
         }
     }
 }
@@ -366,7 +329,8 @@ pub(crate) mod tests {
             state,
             on_token: KeyRef {
                 object: ObjectId([u8::try_from(number).unwrap_or(0); 16]),
-                proof: KeyProof(WrappedDek([0; 60])),
+                spec: KeySpec::Aes256,
+                proof: KeyProof::Wrapped(WrappedDek([0; 60])),
             },
             token_serial: "0".into(),
             created_ms: 0,
@@ -389,11 +353,21 @@ pub(crate) mod tests {
     fn rotation_makes_the_new_version_primary_and_keeps_the_old() {
         let old = key("a/b");
         let new = old.rotated(version(2, KeyState::Active));
-        assert_eq!(new.to_protect().unwrap().get().number.get(), 2);
-        assert_eq!(new.to_process(1).unwrap().get().number.get(), 1);
+        assert_eq!(
+            new.to_protect(KeyUse::Encrypt).unwrap().get().number.get(),
+            2
+        );
+        assert_eq!(
+            new.to_process(KeyUse::Encrypt, 1)
+                .unwrap()
+                .get()
+                .number
+                .get(),
+            1
+        );
         assert_eq!(new.revision, Revision(2));
         assert_eq!(
-            old.to_protect().unwrap().get().number.get(),
+            old.to_protect(KeyUse::Encrypt).unwrap().get().number.get(),
             1,
             "the old picture is untouched"
         );
@@ -404,17 +378,37 @@ pub(crate) mod tests {
         for state in KeyState::ALL {
             let mut k = key("a");
             k.versions.insert(VersionNumber::FIRST, version(1, state));
-            assert_eq!(k.to_protect().is_ok(), state.may_protect(), "{state:?}");
-            assert_eq!(k.to_process(1).is_ok(), state.may_process(), "{state:?}");
+            assert_eq!(
+                k.to_protect(KeyUse::Encrypt).is_ok(),
+                state.may_protect(),
+                "{state:?}"
+            );
+            assert_eq!(
+                k.to_process(KeyUse::Encrypt, 1).is_ok(),
+                state.may_process(),
+                "{state:?}"
+            );
         }
         assert_eq!(
-            key("a").to_process(9).unwrap_err(),
+            key("a").to_process(KeyUse::Encrypt, 9).unwrap_err(),
             Unusable::NoSuchVersion(9)
         );
         assert_eq!(
-            key("a").to_process(0).unwrap_err(),
+            key("a").to_process(KeyUse::Encrypt, 0).unwrap_err(),
             Unusable::NoSuchVersion(0)
         );
+    }
+
+    #[test]
+    fn a_key_has_one_use() {
+        for wanted in [KeyUse::Sign, KeyUse::Mac, KeyUse::Decrypt] {
+            let refused = Unusable::Use {
+                is: KeyUse::Encrypt,
+                wanted,
+            };
+            assert_eq!(key("a").to_protect(wanted).unwrap_err(), refused);
+            assert_eq!(key("a").to_process(wanted, 1).unwrap_err(), refused);
+        }
     }
 
     #[test]

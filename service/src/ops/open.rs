@@ -13,7 +13,7 @@ use super::{App, Call, Output, Strings};
 use crate::{
     envelope::{Context, Header, ITEM_OVERHEAD, Kind, Opener, Schedule, wrap_aad},
     error::{Error, Reason, Result},
-    key::{Key, KeyId, KeyName, VersionNumber},
+    key::{Key, KeyId, KeyName, KeyUse, VersionNumber},
     policy::{KeyAction, Permit},
 };
 
@@ -62,7 +62,7 @@ pub(super) async fn open<A: KeyAction>(
     call.entry.context_pairs = input.context.pairs();
     note_envelopes(call, &found);
 
-    let jobs = found.iter().flatten().map(|f| f.unwrap).collect();
+    let jobs = found.iter().flatten().map(|f| f.unwrap.clone()).collect();
     let mut deks = app.hsm.unwrap(jobs, call.deadline).await.into_iter();
     let openers: Vec<Result<Opener>> = found
         .into_iter()
@@ -188,10 +188,10 @@ impl<'a, A: KeyAction> Keys<'a, A> {
             ));
         }
         let key = self.key(call, header.key_id())?;
-        let version = key.to_process(header.key_version())?.get();
+        let version = key.to_process(KeyUse::Encrypt, header.key_version())?.get();
         call.note(&key, Some(version.number.get()));
         let unwrap = Unwrap {
-            key: version.on_token,
+            key: version.on_token.clone(),
             aad: wrap_aad(header.kind(), key.id, key.tenant, version.number),
             wrapped: header.wrapped(),
         };

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     envelope::{Header, Kind, wrap_aad},
     error::{Error, Reason, Result},
-    key::{Key, KeyId, KeyName, VersionNumber},
+    key::{Key, KeyId, KeyName, KeyUse, VersionNumber},
     policy::act,
 };
 
@@ -97,7 +97,7 @@ fn front(envelope: &[u8]) -> &[u8] {
 }
 
 fn fate(found: Found) -> Result<Fate> {
-    let to = found.key.to_protect()?.get();
+    let to = found.key.to_protect(KeyUse::Encrypt)?.get();
     if number(&found) == Some(to.number) {
         // Already where it belongs. It is not opened: whether it is genuine is for
         // decrypt to say.
@@ -105,8 +105,8 @@ fn fate(found: Found) -> Result<Fate> {
     }
     let Key { id, tenant, .. } = *found.key;
     let job = hsm::Rewrap {
-        from: found.unwrap,
-        to: to.on_token,
+        from: found.unwrap.clone(),
+        to: to.on_token.clone(),
         to_aad: wrap_aad(Kind::Items, id, tenant, to.number),
     };
     Ok(Fate::Moves(Box::new(Move {
@@ -120,7 +120,7 @@ impl Fate {
     fn job(&self) -> Option<hsm::Rewrap> {
         match self {
             Self::Current(_) => None,
-            Self::Moves(m) => Some(m.job),
+            Self::Moves(m) => Some(m.job.clone()),
         }
     }
 }
@@ -153,7 +153,7 @@ async fn count_wraps(app: &Arc<App>, fates: &mut [Result<Fate>]) {
             .1 += 1;
     }
     for (id, (key, n)) in wanted {
-        let counted = match key.to_protect() {
+        let counted = match key.to_protect(KeyUse::Encrypt) {
             Ok(version) => wraps::count(app, &key, version.get(), n).await,
             Err(e) => Err(e.into()),
         };

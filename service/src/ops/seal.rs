@@ -9,7 +9,7 @@ use crate::{
         Binding, Context, Header, ITEM_OVERHEAD, Kind, Refused, Salt, Schedule, Sealer, wrap_aad,
     },
     error::{Error, Reason, Result},
-    key::{Key, KeyVersion},
+    key::{Key, KeyUse, KeyVersion},
 };
 
 /// A batch to be sealed.
@@ -59,7 +59,7 @@ pub(super) struct Envelope {
 /// Seals a batch under the primary version of a key. The DEK is made after the whole
 /// request is in memory and lives until this returns.
 pub(super) async fn seal(app: &Arc<App>, call: &mut Call, plain: Plain<'_>) -> Result<Envelope> {
-    let version = plain.key.to_protect()?.get();
+    let version = plain.key.to_protect(KeyUse::Encrypt)?.get();
     call.note(plain.key, Some(version.number.get()));
     let (header, mut sealer) = open_envelope(app, call, plain.key, plain.context, version).await?;
     call.entry.envelope = Some(hex::encode(header.salt()));
@@ -110,7 +110,7 @@ async fn open_envelope(
     app.entropy.fill(&mut salt)?;
     let aad = wrap_aad(Kind::Items, key_id, tenant, version.number);
     wraps::count(app, key, version, 1).await?;
-    let (dek, wrapped) = app.hsm.mint(version.on_token, aad, call.deadline).await?;
+    let (dek, wrapped) = app.hsm.mint(&version.on_token, aad, call.deadline).await?;
     let binding = Binding {
         kind: Kind::Items,
         key_id,

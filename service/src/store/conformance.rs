@@ -25,7 +25,8 @@ fn version(key: u8, number: u32) -> KeyVersion {
         state: KeyState::Active,
         on_token: KeyRef {
             object: ObjectId(object),
-            proof: KeyProof(WrappedDek([key; 60])),
+            spec: KeySpec::Aes256,
+            proof: KeyProof::Wrapped(WrappedDek([key; 60])),
         },
         token_serial: "cafe".into(),
         created_ms: 1_700_000_000_000 + i64::from(number),

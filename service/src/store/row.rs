@@ -5,13 +5,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use keywright_hsm::{KeyProof, KeyRef, ObjectId, WrappedDek};
+use keywright_hsm::{KeyProof, KeyRef, ObjectId};
 use sqlx::{FromRow, Row, any::AnyRow};
 
 use super::{Anchor, Intent, Result, StoreError, Tenant};
 use crate::key::{
-    Key, KeyId, KeyName, KeySpec, KeyState, KeyVersion, Labels, Revision, TenantId, VersionNumber,
-    WrapCounter,
+    Key, KeyId, KeyName, KeySpec, KeyState, KeyUse, KeyVersion, Labels, Revision, TenantId,
+    VersionNumber, WrapCounter,
 };
 
 /// A row struct whose fields are the columns of the same name. By hand, because
@@ -39,6 +39,7 @@ rows! {
         tenant_id: Vec<u8>,
         name: String,
         spec: String,
+        key_use: String,
         labels: String,
         primary_version: i64,
         created_ms: i64,
@@ -109,14 +110,14 @@ impl VersionRow {
         &self.key_id
     }
 
-    fn version(self) -> Result<KeyVersion> {
-        let proof = self.proof.try_into().map_err(|_| corrupt("proof"))?;
+    fn version(self, spec: KeySpec) -> Result<KeyVersion> {
         Ok(KeyVersion {
             number: number(self.number)?,
             state: KeyState::parse(&self.state).ok_or_else(|| corrupt("state"))?,
             on_token: KeyRef {
                 object: ObjectId(id(self.object_id, "object id")?),
-                proof: KeyProof(WrappedDek(proof)),
+                spec,
+                proof: KeyProof::from_bytes(spec, &self.proof).ok_or_else(|| corrupt("proof"))?,
             },
             token_serial: self.token_serial,
             created_ms: self.created_ms,
@@ -135,7 +136,10 @@ impl KeyRow {
         let labels: BTreeMap<String, String> =
             serde_json::from_str(&self.labels).map_err(|_| corrupt("labels"))?;
         let name = KeyName::parse(&self.name).map_err(|_| corrupt("key name"))?;
-        let mut versions = versions.into_iter().map(VersionRow::version);
+        let spec = KeyUse::parse(&self.key_use)
+            .and_then(|key_use| KeySpec::parse(&self.spec, Some(key_use)))
+            .ok_or_else(|| corrupt("spec"))?;
+        let mut versions = versions.into_iter().map(|v| v.version(spec));
         let first = versions
             .next()
             .ok_or_else(|| corrupt("a key without a version"))??;
@@ -143,7 +147,7 @@ impl KeyRow {
             KeyId(id(self.id, "key id")?),
             TenantId(id(self.tenant_id, "tenant id")?),
             name,
-            KeySpec::parse(&self.spec).ok_or_else(|| corrupt("spec"))?,
+            spec,
             Labels::new(labels).map_err(|_| corrupt("labels"))?,
             first,
         );
@@ -178,7 +182,7 @@ impl IntentRow {
 /// `object id 16 | proof 60`.
 pub(super) fn canary_bytes(key: &KeyRef) -> Vec<u8> {
     let mut out = key.object.0.to_vec();
-    out.extend_from_slice(&key.proof.0.0);
+    out.extend_from_slice(&key.proof.to_bytes());
     out
 }
 
@@ -186,7 +190,8 @@ pub(super) fn canary(bytes: &[u8]) -> Result<KeyRef> {
     let (object, proof) = bytes.split_first_chunk().ok_or_else(|| corrupt("canary"))?;
     Ok(KeyRef {
         object: ObjectId(*object),
-        proof: KeyProof(WrappedDek(proof.try_into().map_err(|_| corrupt("canary"))?)),
+        spec: KeySpec::Aes256,
+        proof: KeyProof::from_bytes(KeySpec::Aes256, proof).ok_or_else(|| corrupt("canary"))?,
     })
 }
 

@@ -86,7 +86,8 @@ impl Store for SqliteStore {
             .await
             .map_err(unavailable)?;
         let keys: Vec<KeyRow> = sqlx::query_as(
-            "SELECT id, tenant_id, name, spec, labels, primary_version, created_ms, revision
+            "SELECT id, tenant_id, name, spec, key_use, labels, primary_version, created_ms,
+                    revision
              FROM keys ORDER BY id",
         )
         .fetch_all(&mut *tx)
@@ -163,14 +164,15 @@ impl Store for SqliteStore {
     async fn create_key(&self, key: &Key) -> Result<()> {
         let mut tx = self.write().await?;
         sqlx::query(
-            "INSERT INTO keys (id, tenant_id, name, spec, labels, primary_version, created_ms,
-                               revision)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            "INSERT INTO keys (id, tenant_id, name, spec, key_use, labels, primary_version,
+                               created_ms, revision)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         )
         .bind(key.id.0.to_vec())
         .bind(key.tenant.0.to_vec())
         .bind(key.name.as_str().to_owned())
         .bind(key.spec.name().to_owned())
+        .bind(key.spec.key_use().name().to_owned())
         .bind(row::labels_text(&key.labels)?)
         .bind(i64::from(key.primary.get()))
         .bind(key.created_ms)
@@ -264,7 +266,7 @@ async fn insert_version(
     .bind(i64::from(version.number.get()))
     .bind(version.state.name().to_owned())
     .bind(version.on_token.object.0.to_vec())
-    .bind(version.on_token.proof.0.0.to_vec())
+    .bind(version.on_token.proof.to_bytes())
     .bind(version.token_serial.clone())
     .bind(version.created_ms)
     .bind(signed(version.wraps.reserved()))
@@ -325,11 +327,18 @@ fn migrations() -> Migrator {
             false,
         )
     };
-    Migrator::with_migrations(vec![migration(
-        1,
-        "keys",
-        include_str!("../../migrations/sqlite/0001_keys.sql"),
-    )])
+    Migrator::with_migrations(vec![
+        migration(
+            1,
+            "keys",
+            include_str!("../../migrations/sqlite/0001_keys.sql"),
+        ),
+        migration(
+            2,
+            "key use",
+            include_str!("../../migrations/sqlite/0002_key_use.sql"),
+        ),
+    ])
 }
 
 fn url(path: &Path) -> String {
@@ -399,7 +408,8 @@ mod tests {
             "UPDATE keys SET name = '../x'",
             "UPDATE keys SET name = 'a/b', primary_version = 7",
             "UPDATE keys SET primary_version = 1, spec = 'des'",
-            "UPDATE keys SET spec = 'aes-256', labels = '[]'",
+            "UPDATE keys SET spec = 'aes-256', key_use = 'sign'",
+            "UPDATE keys SET key_use = 'encrypt', labels = '[]'",
             "UPDATE keys SET labels = '{}'; UPDATE key_versions SET state = 'on'",
             "UPDATE key_versions SET state = 'active', proof = x'00'",
         ] {

@@ -116,7 +116,7 @@ impl Appliance {
                 new.key
             }
         };
-        hsm.watch(canary);
+        hsm.watch(canary.clone());
         let mut tenants = Tenants::default();
         for tenant in store.load().await.unwrap().tenants {
             tenants.add(&format!("{}.example", tenant.name), tenant.id, &tenant.name);

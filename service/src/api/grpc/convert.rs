@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use keywright_hsm::{Curve, Hash, RsaBits};
 use keywright_proto::v1 as proto;
 
 use super::status::code;
@@ -222,16 +223,7 @@ fn optional_key(text: &str) -> Result<Option<KeyName>> {
 }
 
 pub(super) fn proposal(request: proto::CreateKeyRequest) -> Result<Proposal> {
-    let spec = match proto::KeySpec::try_from(request.spec) {
-        Ok(proto::KeySpec::Aes256) => KeySpec::Aes256,
-        Ok(proto::KeySpec::Unspecified) | Err(_) => {
-            return Err(Error::field(
-                Reason::InvalidArgument,
-                "spec",
-                "choose a key spec: aes-256",
-            ));
-        }
-    };
+    let spec = key_spec(request.spec, request.r#use)?;
     let labels = Labels::new(request.labels)
         .map_err(|e| Error::field(Reason::InvalidArgument, "labels", e))?;
     Ok(Proposal {
@@ -239,6 +231,62 @@ pub(super) fn proposal(request: proto::CreateKeyRequest) -> Result<Proposal> {
         spec,
         labels,
     })
+}
+
+fn key_spec(spec: i32, key_use: i32) -> Result<KeySpec> {
+    let wrong = |field, text: String| Error::field(Reason::InvalidArgument, field, text);
+    let names = || {
+        let mut names: Vec<&str> = KeySpec::ALL.iter().map(|s| s.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.join(", ")
+    };
+    let spec = proto::KeySpec::try_from(spec).unwrap_or_default();
+    let same: Vec<KeySpec> = KeySpec::ALL
+        .into_iter()
+        .filter(|s| wire_spec(*s) == spec)
+        .collect();
+    let Some(first) = same.first() else {
+        return Err(wrong("spec", format!("choose a key spec: {}", names())));
+    };
+    match proto::KeyUse::try_from(key_use) {
+        Ok(proto::KeyUse::Unspecified) => Ok(*first),
+        wanted => same
+            .iter()
+            .find(|s| Ok(wire_use(s.key_use())) == wanted)
+            .copied()
+            .ok_or_else(|| {
+                let uses: Vec<&str> = same.iter().map(|s| s.key_use().name()).collect();
+                let uses = uses.join(" or ");
+                wrong("use", format!("a key of {} is for: {uses}", first.name()))
+            }),
+    }
+}
+
+fn wire_spec(spec: KeySpec) -> proto::KeySpec {
+    match spec {
+        KeySpec::Aes256 => proto::KeySpec::Aes256,
+        KeySpec::Ec(Curve::P256) => proto::KeySpec::EcP256,
+        KeySpec::Ec(Curve::P384) => proto::KeySpec::EcP384,
+        KeySpec::Ed25519 => proto::KeySpec::Ed25519,
+        KeySpec::RsaSign(bits) | KeySpec::RsaDecrypt(bits) => match bits {
+            RsaBits::B2048 => proto::KeySpec::Rsa2048,
+            RsaBits::B3072 => proto::KeySpec::Rsa3072,
+            RsaBits::B4096 => proto::KeySpec::Rsa4096,
+        },
+        KeySpec::Hmac(Hash::Sha256) => proto::KeySpec::HmacSha256,
+        KeySpec::Hmac(Hash::Sha384) => proto::KeySpec::HmacSha384,
+        KeySpec::Hmac(Hash::Sha512) => proto::KeySpec::HmacSha512,
+    }
+}
+
+fn wire_use(key_use: KeyUse) -> proto::KeyUse {
+    match key_use {
+        KeyUse::Encrypt => proto::KeyUse::Encrypt,
+        KeyUse::Sign => proto::KeyUse::Sign,
+        KeyUse::Mac => proto::KeyUse::Mac,
+        KeyUse::Decrypt => proto::KeyUse::Decrypt,
+    }
 }
 
 pub(super) fn list(request: proto::ListKeysRequest) -> Result<ops::ListKeys> {
@@ -278,12 +326,8 @@ pub(super) fn key(key: &Key) -> proto::Key {
     proto::Key {
         name: key.name.to_string(),
         id: Bytes::copy_from_slice(&key.id.0),
-        spec: match key.spec {
-            KeySpec::Aes256 => proto::KeySpec::Aes256.into(),
-        },
-        r#use: match key.spec.key_use() {
-            KeyUse::Encrypt => proto::KeyUse::Encrypt.into(),
-        },
+        spec: wire_spec(key.spec).into(),
+        r#use: wire_use(key.spec.key_use()).into(),
         primary_version: key.primary.get(),
         versions: key.versions().map(version).collect(),
         labels: key.labels.pairs().clone(),

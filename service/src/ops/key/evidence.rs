@@ -57,7 +57,7 @@ pub async fn get_key_evidence(
     };
     let mut versions = Vec::with_capacity(wanted.len());
     for version in wanted {
-        let attributes = app.hsm.describe(version.on_token, call.deadline).await?;
+        let attributes = app.hsm.describe(&version.on_token, call.deadline).await?;
         call.note(key, Some(version.number.get()));
         versions.push(VersionEvidence {
             version: version.number.get(),

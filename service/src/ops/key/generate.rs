@@ -44,11 +44,7 @@ pub(super) async fn generate(app: &App, call: &Call, wanted: &Wanted<'_>) -> Res
     app.store.begin(&intent).await?;
     // For people who look at the token; nothing is ever found by it.
     let label = format!("keywright/{tenant_name}/{name}/v{number}");
-    let new = match app
-        .hsm
-        .generate(object, spec.on_token(), label, call.deadline)
-        .await
-    {
+    let new = match app.hsm.generate(object, spec, label, call.deadline).await {
         Ok(new) => new,
         Err(e) => {
             if made_nothing(e.kind()) {
