@@ -228,11 +228,17 @@ keywright key create inbox/partners --spec rsa-3072 --use decrypt")]
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Audit {
-    /// Check that no record was changed, removed, added or reordered. Works offline.
-    #[command(after_help = "Example:\n  keywright audit verify ./demo-data")]
+    /// Check that no record was changed, added, reordered, or removed from the middle;
+    /// with --head also that none was removed from the end. Works offline.
+    #[command(
+        after_help = "Examples:\n  keywright audit verify ./demo-data\n  keywright audit verify ./demo-data --head 7cf08c66…"
+    )]
     Verify {
         /// The daemon's data directory.
         dir: PathBuf,
+        /// A head that was noted before: the log must still hold that record.
+        #[arg(long, value_name = "HASH")]
+        head: Option<String>,
     },
 }
 

@@ -40,11 +40,12 @@ struct Link {
     prev: String,
 }
 
-/// Checks the log of a data directory (`DIR/audit`), or of a folder of segments.
+/// Checks the log of a data directory (`DIR/audit`), or of a folder of segments. `noted`:
+/// a head from before, in hexadecimal, that the log must still pass through.
 ///
 /// # Errors
 /// [`FailureKind::Audit`] with file and line of the first break.
-pub fn verify(dir: &Path) -> Result<Report, Failure> {
+pub fn verify(dir: &Path, noted: Option<&str>) -> Result<Report, Failure> {
     let folder = dir.join("audit");
     let folder = if folder.is_dir() {
         folder
@@ -61,8 +62,11 @@ pub fn verify(dir: &Path) -> Result<Report, Failure> {
         unfinished_bytes: 0,
     };
     let last = segments.len().saturating_sub(1);
+    let noted = noted.map(str::to_ascii_lowercase);
+    let noted = noted.as_deref();
+    let mut seen = noted.is_none();
     for (n, path) in segments.iter().enumerate() {
-        segment(path, &mut report)?;
+        segment(path, &mut report, &mut |head| seen |= noted == Some(head))?;
         if report.unfinished_bytes > 0 && n != last {
             return Err(broken(
                 path,
@@ -75,6 +79,15 @@ pub fn verify(dir: &Path) -> Result<Report, Failure> {
         return Err(Failure::new(
             FailureKind::Audit,
             format!("{}: no audit records", folder.display()),
+        ));
+    }
+    if !seen {
+        return Err(Failure::new(
+            FailureKind::Audit,
+            format!(
+                "the record with the noted head is not in the log any more: records were removed from the end, or it is another log (it holds {} records)",
+                report.records
+            ),
         ));
     }
     Ok(report)
@@ -94,7 +107,7 @@ fn segments(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(found)
 }
 
-fn segment(path: &Path, report: &mut Report) -> Result<(), Failure> {
+fn segment(path: &Path, report: &mut Report, passed: &mut dyn FnMut(&str)) -> Result<(), Failure> {
     let io = |e| Failure::io(path.display(), &e);
     let mut reader = BufReader::new(File::open(path).map_err(io)?);
     let named: Option<u64> = path.file_stem().and_then(|s| s.to_str()?.parse().ok());
@@ -130,6 +143,7 @@ fn segment(path: &Path, report: &mut Report) -> Result<(), Failure> {
             ));
         }
         report.head = hex::encode(Sha256::digest(body));
+        passed(&report.head);
         report.records = link.seq;
         if report.first_time.is_empty() {
             report.first_time.clone_from(&link.time);
@@ -174,7 +188,7 @@ mod tests {
     fn a_whole_log_verifies() {
         let dir = tempfile::tempdir().unwrap();
         log(dir.path(), 25, 10);
-        let report = verify(dir.path()).unwrap();
+        let report = verify(dir.path(), None).unwrap();
         assert_eq!((report.records, report.segments), (25, 3));
         assert_eq!(
             (report.first_time.as_str(), report.last_time.as_str()),
@@ -209,7 +223,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             spoil(&log(dir.path(), 25, 10));
             assert_eq!(
-                verify(dir.path()).unwrap_err().kind(),
+                verify(dir.path(), None).unwrap_err().kind(),
                 FailureKind::Audit,
                 "{what}"
             );
@@ -229,11 +243,29 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             edit(change)(&log(dir.path(), 25, 10)[1]);
             assert_eq!(
-                verify(dir.path()).unwrap_err().kind(),
+                verify(dir.path(), None).unwrap_err().kind(),
                 FailureKind::Audit,
                 "{what}"
             );
         }
+    }
+
+    #[test]
+    fn a_noted_head_must_still_be_there() {
+        let dir = tempfile::tempdir().unwrap();
+        log(dir.path(), 6, 4);
+        let head = verify(dir.path(), None).unwrap().head;
+        assert!(verify(dir.path(), Some(&head)).is_ok());
+        assert!(verify(dir.path(), Some(&head.to_uppercase())).is_ok());
+        // The same log, longer, still holds it; a shorter one does not.
+        let longer = tempfile::tempdir().unwrap();
+        log(longer.path(), 9, 4);
+        assert!(verify(longer.path(), Some(&head)).is_ok());
+        let shorter = tempfile::tempdir().unwrap();
+        log(shorter.path(), 5, 4);
+        assert!(verify(shorter.path(), None).is_ok());
+        let e = verify(shorter.path(), Some(&head)).unwrap_err();
+        assert_eq!(e.kind(), FailureKind::Audit);
     }
 
     #[test]
@@ -242,7 +274,7 @@ mod tests {
         let files = log(dir.path(), 5, 10);
         let text = fs::read_to_string(&files[0]).unwrap();
         fs::write(&files[0], format!("{text}{{\"seq\":6")).unwrap();
-        assert_eq!(verify(dir.path()).unwrap().unfinished_bytes, 8);
+        assert_eq!(verify(dir.path(), None).unwrap().unfinished_bytes, 8);
     }
 
     /// Every single byte of a log, changed: nothing but the last line's own content can
@@ -252,13 +284,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let files = log(dir.path(), 4, 10);
         let good = fs::read(&files[0]).unwrap();
-        let head = verify(dir.path()).unwrap().head;
+        let head = verify(dir.path(), None).unwrap().head;
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 1;
             fs::write(&files[0], &bad).unwrap();
             let unseen =
-                verify(dir.path()).is_ok_and(|r| r.head == head && r.unfinished_bytes == 0);
+                verify(dir.path(), None).is_ok_and(|r| r.head == head && r.unfinished_bytes == 0);
             assert!(!unseen, "byte {at}");
         }
     }

@@ -65,11 +65,15 @@ impl Settings {
         let ca = self.ca.as_deref().ok_or_else(|| missing(CA))?;
         let cert = self.cert.as_deref().ok_or_else(|| missing(CERT))?;
         let key = self.key.as_deref().ok_or_else(|| missing(KEY))?;
-        let config = tls::config((CA, ca), (CERT, cert), (KEY, key)).map_err(usage)?;
         let addr = addr.strip_prefix("https://").unwrap_or(addr);
         let wrong =
             |e: &dyn std::error::Error| usage(format!("{ADDR}: {addr:?} is not host:port: {e}"));
         let origin = Uri::try_from(format!("https://{addr}")).map_err(|e| wrong(&e))?;
+        let port = origin.port_u16().filter(|p| *p != 0);
+        if port.is_none() || addr.contains(['@', '/', '?']) {
+            return Err(usage(format!("{ADDR}: {addr:?} is not host:port")));
+        }
+        let config = tls::config((CA, ca), (CERT, cert), (KEY, key)).map_err(usage)?;
         // TLS is ours, so tonic is told of a clear connection; requests say https.
         let endpoint = Endpoint::from_shared(format!("http://{addr}"))
             .map_err(|e| wrong(&e))?

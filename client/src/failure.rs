@@ -33,6 +33,7 @@ pub enum FailureKind {
 pub struct Failure {
     kind: FailureKind,
     text: String,
+    reason: Option<String>,
 }
 
 impl Failure {
@@ -42,7 +43,14 @@ impl Failure {
         Self {
             kind,
             text: text.into(),
+            reason: None,
         }
+    }
+
+    /// The stable word of the server's answer, such as `DECRYPTION_FAILED`.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
     }
 
     /// Who must act.
@@ -84,6 +92,21 @@ impl Failure {
     /// There is no way to the server.
     pub(crate) fn no_connection(addr: &str, error: &dyn StdError) -> Self {
         let chain = Self::chain(error);
+        let ours = |what: &str| {
+            Self::new(
+                FailureKind::Usage,
+                format!("cannot connect to {addr}: {what} ({chain})"),
+            )
+        };
+        // These do not get better by trying again.
+        if chain.contains("invalid peer certificate") {
+            return ours(
+                "the server's certificate cannot be trusted; KEYWRIGHT_CA must hold the CA that issued it, and KEYWRIGHT_ADDR a name it was issued for",
+            );
+        }
+        if chain.contains("InvalidContentType") {
+            return ours("what answers there does not speak TLS");
+        }
         refused(&chain).unwrap_or_else(|| {
             Self::new(
                 FailureKind::Unavailable,
@@ -95,7 +118,10 @@ impl Failure {
     /// An item of a batch.
     #[must_use]
     pub fn item(error: &ItemError) -> Self {
-        Self::new(kind(Code::from_i32(error.code)), error.message.clone())
+        Self {
+            reason: Some(error.reason.clone()),
+            ..Self::new(kind(Code::from_i32(error.code)), error.message.clone())
+        }
     }
 
     /// An error with everything behind it, once each.
@@ -147,7 +173,10 @@ impl From<Status> for Failure {
         {
             text = format!("{text} [request {id}]");
         }
-        Self::new(kind(status.code()), text)
+        Self {
+            reason: details.error_info().map(|i| i.reason.clone()),
+            ..Self::new(kind(status.code()), text)
+        }
     }
 }
 

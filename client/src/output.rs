@@ -6,11 +6,13 @@ use std::{
     io::{self, BufReader, BufWriter, IsTerminal, Read, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
 use keywright_client::{Failure, FailureKind};
 use tempfile::NamedTempFile;
+use tokio::signal::unix::{SignalKind, signal};
 
 const BUFFER: usize = 1 << 20;
 
@@ -55,6 +57,9 @@ impl Sink {
             return Ok(Self::Stdout(BufWriter::with_capacity(BUFFER, io::stdout())));
         };
         let error = |e| Failure::io(path.display(), &e);
+        // Through a link, to the file it names: else what it held before would stay.
+        let real = fs::canonicalize(path);
+        let path = real.as_deref().unwrap_or(path);
         if fs::metadata(path).is_ok_and(|m| !m.is_file()) {
             let file = OpenOptions::new().write(true).open(path).map_err(error)?;
             return Ok(Self::Direct(BufWriter::with_capacity(BUFFER, file)));
@@ -67,6 +72,7 @@ impl Sink {
             .prefix(".keywright-")
             .tempfile_in(folder)
             .map_err(error)?;
+        halves().push(half.path().to_owned());
         Ok(Self::File {
             half: BufWriter::with_capacity(BUFFER, half),
             path: path.to_owned(),
@@ -92,6 +98,9 @@ impl Sink {
                     .set_permissions(fs::Permissions::from_mode(mode))
                     .map_err(error)?;
                 half.as_file().sync_all().map_err(error)?;
+                // Under its own name from here on; a signal must not take it away.
+                let mut halves = halves();
+                halves.retain(|h| h != half.path());
                 half.persist(&path).map_err(|e| error(e.error))?;
                 Ok(())
             }
@@ -139,6 +148,46 @@ pub(crate) fn bar(total: Option<u64>) -> ProgressBar {
 pub(crate) fn json(value: &serde_json::Value) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|e| Failure::new(FailureKind::Other, e.to_string()))?;
-    anstream::println!("{text}");
-    Ok(())
+    print(&format!("{text}\n"))
+}
+
+/// Text on standard output. A full disk is a failure like any other; a reader who has
+/// seen enough is none, and ends us as it would any filter.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = anstream::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(BROKEN_PIPE),
+        Err(e) => Err(Failure::io("standard output", &e)),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// What a shell reports for SIGPIPE.
+const BROKEN_PIPE: i32 = 128 + 13;
+
+/// Half-written files, to be removed when a signal ends us: they may hold plaintext.
+static HALVES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn halves() -> MutexGuard<'static, Vec<PathBuf>> {
+    HALVES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Listens from now on; the future removes what is half-written and ends the process
+/// when somebody asks it to end. To be run on a thread of the runtime: the main one may
+/// wait for input that never comes.
+pub(crate) fn end_on_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        let number = tokio::select! {
+            _ = interrupt.recv() => 2,
+            _ = terminate.recv() => 15,
+            _ = hangup.recv() => 1,
+        };
+        for half in halves().drain(..) {
+            let _ = fs::remove_file(half);
+        }
+        std::process::exit(128 + number);
+    })
 }

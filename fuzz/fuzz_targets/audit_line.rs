@@ -10,7 +10,7 @@ fuzz_target!(|bytes: &[u8]| {
     let dir = tempfile::tempdir().expect("a folder");
     let segment = dir.path().join("00000000000000000001.jsonl");
     fs::write(&segment, bytes).expect("a file");
-    let verified = keywright_client::audit::verify(dir.path());
+    let verified = keywright_client::audit::verify(dir.path(), None);
     let opened = Log::open(dir.path(), 1 << 20, None);
     // Two readers, written apart, agree on what is a log.
     if let (Ok(report), Ok(opened)) = (&verified, &opened) {

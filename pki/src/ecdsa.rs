@@ -56,7 +56,10 @@ mod tests {
         let ber = [&[0x30, 0x81, good[1]], &good[2..]].concat();
         assert_eq!(ecdsa_from_der(&ber, 32), None);
         // Negative r, padded r.
-        assert_eq!(ecdsa_from_der(b"\x30\x06\x02\x01\x80\x02\x01\x01", 32), None);
+        assert_eq!(
+            ecdsa_from_der(b"\x30\x06\x02\x01\x80\x02\x01\x01", 32),
+            None
+        );
         let padded = b"\x30\x07\x02\x02\x00\x01\x02\x01\x01";
         assert_eq!(ecdsa_from_der(padded, 32), None);
         assert_eq!(ecdsa_to_der(&[1; 63]), None);

@@ -5,8 +5,8 @@ use base64::{
     Engine,
     prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
 };
-use serde_json::{Map, Value, json};
 use der::{Decode, Sequence, asn1::UintRef};
+use serde_json::{Map, Value, json};
 use x509_cert::spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 
 /// `-----BEGIN PUBLIC KEY-----`, lines of 64.

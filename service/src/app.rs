@@ -18,6 +18,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 pub use lock::DataLock;
+pub(crate) use open::lost_store;
 pub use open::{Opened, open_hsm, open_store};
 use reload::Reloader;
 
@@ -132,6 +133,9 @@ async fn finish(app: &Arc<App>) {
     if let Err(e) = app.store.set_anchor(app.audit.head()).await {
         error!(error = %e, "the audit anchor could not be stored");
     }
+    if let Err(e) = app.store.close().await {
+        error!(error = %e, "the store could not be closed; back up the -wal file with it");
+    }
     let hsm = app.hsm.clone();
     let closed = tokio::task::spawn_blocking(move || hsm.close()).await;
     if closed.is_err() {
@@ -173,6 +177,11 @@ async fn keep_house(app: Arc<App>, prometheus: PrometheusHandle) {
         // Nobody else empties the histograms when nobody scrapes.
         prometheus.run_upkeep();
         ticks += 1;
+        if !app.audit.healthy() {
+            // Nobody sends requests to a daemon that is not ready: it must find out by
+            // itself that the disk has room again. While it has none this fails.
+            let _ = app.audit.record(Entry::event(Event::AuditResumed)).await;
+        }
         let head = app.audit.head();
         if ticks.is_multiple_of(12) && head != anchored {
             match app.store.set_anchor(head).await {

@@ -15,7 +15,7 @@ use keywright_pki::SpiffeId;
 use tracing::info;
 
 use crate::{
-    app::{DataLock, RELEASE, StartError, open_hsm, open_store},
+    app::{DataLock, RELEASE, StartError, lost_store, open_hsm, open_store},
     audit::{Audit, Entry, Event, Log},
     clock::{Entropy, System},
     config::Config,
@@ -50,6 +50,10 @@ pub async fn init(config: &Config, admins: &[SpiffeId]) -> Result<(), StartError
             config.data_dir.display()
         )));
     }
+    if contents.canary.is_none() && !opened.empty {
+        return Err(StartError::Data(lost_store(config)));
+    }
+    could_come_in(config, admins)?;
     write_policies(&config.policies_dir, admins)?;
     Engine::read(&config.policies_dir).map_err(|e| StartError::Setup(e.to_string()))?;
 
@@ -89,9 +93,26 @@ pub async fn init(config: &Config, admins: &[SpiffeId]) -> Result<(), StartError
         .await
         .map_err(|e| data(&e))?;
     store.set_anchor(audit.head()).await.map_err(|e| data(&e))?;
+    store.close().await.map_err(|e| data(&e))?;
     hsm.close();
     info!(data_dir = %config.data_dir.display(), "initialised");
     Ok(())
+}
+
+fn could_come_in(config: &Config, admins: &[SpiffeId]) -> Result<(), StartError> {
+    let known = |a: &SpiffeId| {
+        config
+            .tenants
+            .iter()
+            .any(|t| t.trust_domain == a.trust_domain())
+    };
+    match admins.iter().find(|a| !known(a)) {
+        None => Ok(()),
+        Some(foreign) => Err(StartError::Setup(format!(
+            "--admin {foreign}: no tenant has the trust domain {:?}, so nobody could ever come in with this id",
+            foreign.trust_domain()
+        ))),
+    }
 }
 
 /// The default policies, where there are none; the operator's are left alone.

@@ -4,11 +4,12 @@
 use std::{
     ffi::OsString,
     os::unix::process::CommandExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
 
 use clap::{Parser, Subcommand};
+use keywright_hsm::pkcs11::module_path;
 use keywright_pki::SpiffeId;
 use keywright_service::{
     api::TlsReloader,
@@ -123,7 +124,25 @@ fn run(command: Cmd) -> Result<(), StartError> {
 fn check(config: &Config, hsm: bool) -> Result<(), StartError> {
     let setup = |e: &dyn std::fmt::Display| StartError::Setup(e.to_string());
     TlsReloader::new(config).map_err(|e| setup(&e))?;
-    Engine::read(&config.policies_dir).map_err(|e| setup(&e))?;
+    let engine = Engine::read(&config.policies_dir).map_err(|e| setup(&e))?;
+    let domains: Vec<&str> = config
+        .tenants
+        .iter()
+        .map(|t| t.trust_domain.as_str())
+        .collect();
+    if let Some(foreign) = engine.stranger(&domains) {
+        return Err(StartError::Setup(format!(
+            "roles.toml: {foreign} is of a trust domain that no tenant has"
+        )));
+    }
+    module_path(&config.hsm.module)?;
+    let parent = config.data_dir.parent();
+    if !config.data_dir.is_dir() && !parent.is_some_and(Path::is_dir) {
+        return Err(StartError::Data(format!(
+            "data directory {}: neither it nor the folder it would lie in exists",
+            config.data_dir.display()
+        )));
+    }
     if hsm {
         let evidence = block_on(async {
             let hsm = open_hsm(config).await?;

@@ -3,10 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use crate::error::Reason;
 use keywright_hsm::{Kind, Observer, Op, State};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 const REQUESTS: &str = "keywright_requests_total";
+const ERRORS: &str = "keywright_errors_total";
 const REQUEST_SECONDS: &str = "keywright_request_seconds";
 const IN_FLIGHT: &str = "keywright_requests_in_flight";
 const ITEMS: &str = "keywright_items_total";
@@ -30,9 +32,10 @@ const RELOADS: &str = "keywright_reloads_total";
 
 /// Puts a sentence beside each name.
 pub fn describe() {
+    describe_counter!(REQUESTS, "Requests by RPC and outcome (a gRPC status code)");
     describe_counter!(
-        REQUESTS,
-        "Requests by RPC and outcome (OK or the reason of the error)"
+        ERRORS,
+        "Failed operations by RPC and reason (the word in ErrorInfo)"
     );
     describe_histogram!(REQUEST_SECONDS, "Time from arrival to reply, by RPC");
     describe_gauge!(IN_FLIGHT, "Requests at work");
@@ -109,6 +112,11 @@ impl Drop for RequestTimer {
     fn drop(&mut self) {
         gauge!(IN_FLIGHT).decrement(1.0);
     }
+}
+
+/// An operation failed.
+pub fn failed(rpc: &'static str, reason: Reason) {
+    counter!(ERRORS, "rpc" => rpc, "reason" => reason.name()).increment(1);
 }
 
 /// Items of one batch.
@@ -189,8 +197,8 @@ pub fn refresh(hsm: State, audit: bool, keys: usize, rotation_due: usize) {
 }
 
 /// Certificates and policies were read again.
-pub fn reload(result: &'static str) {
-    counter!(RELOADS, "result" => result).increment(1);
+pub fn reload(part: &'static str, result: &'static str) {
+    counter!(RELOADS, "part" => part, "result" => result).increment(1);
 }
 
 /// Counts what the HSM workers do.

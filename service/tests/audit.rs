@@ -131,7 +131,7 @@ async fn no_record_no_answer() {
     assert_eq!(reason(&e), "AUDIT_UNAVAILABLE");
     fs::rename(it.dir.path().join("away"), &folder).unwrap();
     user.crypto().encrypt(encrypt("k", &[b"x"])).await.unwrap();
-    let report = audit::verify(it.dir.path()).unwrap();
+    let report = audit::verify(it.dir.path(), None).unwrap();
     assert!(report.segments >= 2);
 }
 
@@ -149,7 +149,7 @@ async fn the_chain_is_the_one_an_independent_reader_computes() {
     }
     let head = it.app.audit.head();
     drop(user);
-    let report = audit::verify(it.dir.path()).unwrap();
+    let report = audit::verify(it.dir.path(), None).unwrap();
     assert_eq!(
         (report.records, report.head),
         (head.seq, hex::encode(head.hash))
@@ -157,7 +157,7 @@ async fn the_chain_is_the_one_an_independent_reader_computes() {
     assert!(report.segments > 3);
     let it = it.restart().await;
     it.create("red", "k2").await;
-    assert!(audit::verify(it.dir.path()).unwrap().records > head.seq);
+    assert!(audit::verify(it.dir.path(), None).unwrap().records > head.seq);
 }
 
 /// Canaries as plaintext, AAD, context value and PIN-like text: none of them is found in

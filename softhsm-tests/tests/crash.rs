@@ -217,7 +217,7 @@ async fn check(settings: &Settings, known: &Acknowledged) {
 }
 
 fn verify(data: &Path) {
-    let report = audit::verify(data).unwrap();
+    let report = audit::verify(data, None).unwrap();
     assert_eq!(report.unfinished_bytes, 0, "the last start cut it off");
     println!("the audit log holds together: {} records", report.records);
 }

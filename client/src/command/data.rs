@@ -1,6 +1,9 @@
 //! `encrypt`, `decrypt`, `rewrap`: a file or lines, from here to there.
 
-use std::{collections::BTreeMap, io::Read};
+use std::{
+    collections::BTreeMap,
+    io::{IsTerminal, Read},
+};
 
 use indicatif::ProgressBar;
 use keywright_client::{Client, Failure, FailureKind, file, lines};
@@ -103,6 +106,17 @@ impl Job {
             finish(self.sink, &self.bar, output, &s, &text)
         }
     }
+}
+
+/// An encrypted file on a terminal helps nobody.
+pub(crate) fn not_to_a_screen(data: &Data) -> Result<(), Failure> {
+    if data.lines || data.output_file.is_some() || !std::io::stdout().is_terminal() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        FailureKind::Usage,
+        "an encrypted file would go to the terminal; give --out FILE, or --lines",
+    ))
 }
 
 fn pairs(context: Context) -> Result<BTreeMap<String, String>, Failure> {

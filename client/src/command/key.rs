@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     args::{Key, Output, Spec, Use},
-    output,
+    output::{self, print},
 };
 
 const PAGE: u32 = 500;
@@ -27,7 +27,7 @@ pub(crate) async fn run(client: &Client, command: Key, output: Output) -> Result
             key_use,
             labels,
         } => {
-            let labels: BTreeMap<String, String> = labels.into_iter().collect();
+            let labels = once(labels)?;
             let request = CreateKeyRequest {
                 name,
                 spec: spec.wire().into(),
@@ -69,19 +69,32 @@ pub(crate) async fn run(client: &Client, command: Key, output: Output) -> Result
     }
 }
 
+fn once(labels: Vec<(String, String)>) -> Result<BTreeMap<String, String>, Failure> {
+    let mut map = BTreeMap::new();
+    for (label, value) in labels {
+        if map.insert(label.clone(), value).is_some() {
+            return Err(Failure::new(
+                FailureKind::Usage,
+                format!("--label {label} is given twice"),
+            ));
+        }
+    }
+    Ok(map)
+}
+
 fn show(key: Option<proto::Key>, output: Output) -> Result<(), Failure> {
     let key =
         key.ok_or_else(|| Failure::new(FailureKind::Other, "the server's answer makes no sense"))?;
     if output == Output::Json {
         return output::json(&key_json(&key));
     }
-    anstream::println!("name     {}", key.name);
-    anstream::println!("id       {}", hex::encode(&key.id));
-    anstream::println!("spec     {}", Spec::name(key.spec()));
-    anstream::println!("use      {}", Use::name(key.r#use()));
-    anstream::println!("primary  {}", key.primary_version);
+    print(&format!("name     {}\n", key.name))?;
+    print(&format!("id       {}\n", hex::encode(&key.id)))?;
+    print(&format!("spec     {}\n", Spec::name(key.spec())))?;
+    print(&format!("use      {}\n", Use::name(key.r#use())))?;
+    print(&format!("primary  {}\n", key.primary_version))?;
     for (label, value) in &key.labels {
-        anstream::println!("label    {label}={value}");
+        print(&format!("label    {label}={value}\n"))?;
     }
     let mut table = table(&["version", "state", "created", "wraps (at most)", ""]);
     for v in &key.versions {
@@ -97,7 +110,7 @@ fn show(key: Option<proto::Key>, output: Output) -> Result<(), Failure> {
             },
         ]);
     }
-    anstream::println!("{table}");
+    print(&format!("{table}\n"))?;
     Ok(())
 }
 
@@ -130,7 +143,7 @@ async fn list(client: &Client, prefix: String, output: Output) -> Result<(), Fai
             time(key.created_unix_ms),
         ]);
     }
-    anstream::println!("{table}");
+    print(&format!("{table}\n"))?;
     Ok(())
 }
 
@@ -139,28 +152,26 @@ fn evidence(e: &proto::GetKeyEvidenceResponse, output: Output) -> Result<(), Fai
     if output == Output::Json {
         return output::json(&evidence_json(e, &module));
     }
-    anstream::println!("key      {} ({})", e.name, hex::encode(&e.id));
-    anstream::println!(
-        "token    {:?}, serial {}, {} {}",
-        module.token_label,
-        module.token_serial,
-        module.token_manufacturer,
-        module.token_model
-    );
-    anstream::println!(
-        "module   {} ({} {})",
-        module.module_path,
-        module.module_description,
-        module.module_version
-    );
-    anstream::println!("{}", attributes(&e.versions));
+    print(&format!("key      {} ({})\n", e.name, hex::encode(&e.id)))?;
+    print(&format!(
+        "token    {:?}, serial {}, {} {}\n",
+        module.token_label, module.token_serial, module.token_manufacturer, module.token_model
+    ))?;
+    print(&format!(
+        "module   {} ({} {})\n",
+        module.module_path, module.module_description, module.module_version
+    ))?;
+    print(&format!("{}\n", attributes(&e.versions)))?;
     let resisted = module.attacks.iter().filter(|a| a.resisted).count();
-    anstream::println!(
-        "attacks on throw-away keys when the daemon started: {resisted} of {} resisted",
+    print(&format!(
+        "attacks on throw-away keys when the daemon started: {resisted} of {} resisted\n",
         module.attacks.len()
-    );
+    ))?;
     for attack in &module.attacks {
-        anstream::println!("  {:<4} {}: {}", attack.id, attack.attempt, attack.outcome);
+        print(&format!(
+            "  {:<4} {}: {}\n",
+            attack.id, attack.attempt, attack.outcome
+        ))?;
     }
     if e.versions.iter().all(|v| v.cannot_leave) {
         Ok(())

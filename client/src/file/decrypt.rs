@@ -111,7 +111,8 @@ async fn open(
 }
 
 fn explain(failure: Failure, segment: u64) -> Failure {
-    if failure.kind() != FailureKind::Data {
+    // What is wrong with the request itself needs no guess.
+    if failure.kind() != FailureKind::Data || failure.reason() != Some("DECRYPTION_FAILED") {
         return failure;
     }
     let hint = if segment == 0 {

@@ -27,7 +27,6 @@ pub async fn encrypt(
 ) -> Result<Summary, Failure> {
     let header = FileHeader::new()?;
     let out = |e| Failure::io("output", &e);
-    output.write_all(header.as_bytes()).map_err(out)?;
     let mut summary = Summary {
         bytes_out: FILE_HEADER_LEN as u64,
         ..Summary::default()
@@ -43,6 +42,10 @@ pub async fn encrypt(
                 FailureKind::Other,
                 "the server's answer makes no sense",
             ));
+        }
+        if summary.segments == 0 {
+            // Not before the server has said yes.
+            output.write_all(header.as_bytes()).map_err(out)?;
         }
         output.write_all(&response.header).map_err(out)?;
         output.write_all(&items.data).map_err(out)?;

@@ -57,8 +57,12 @@ pub struct TokenConfig {
     pub pin_latch: Option<PathBuf>,
 }
 
-/// Checks the path before anything of it is executed.
-fn module_path(path: &Path) -> Result<PathBuf> {
+/// Checks the path of a module before anything of it is executed: absolute, a file, ours
+/// or root's, and not for others to change. Gives the real path.
+///
+/// # Errors
+/// [`Kind::Setup`], with what to do.
+pub fn module_path(path: &Path) -> Result<PathBuf> {
     let setup = |text: String| Error::new(Kind::Setup, text);
     let shown = path.display();
     if !path.is_absolute() {

@@ -2,6 +2,7 @@
 //! log, in the order in which each needs the one before.
 
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -35,17 +36,7 @@ pub struct Opened {
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) async fn open(config: &Config) -> Result<Opened, StartError> {
-    let store = open_store(config).await?;
-    let contents = store
-        .load()
-        .await
-        .map_err(|e| StartError::Data(e.to_string()))?;
-    let Some(canary) = contents.canary.clone() else {
-        return Err(StartError::Data(format!(
-            "data directory {} is not initialised; run: keywrightd init --config FILE",
-            config.data_dir.display()
-        )));
-    };
+    let (store, contents, canary) = initialised_store(config).await?;
     let engine =
         Engine::read(&config.policies_dir).map_err(|e| StartError::Setup(e.to_string()))?;
     let OpenedLog {
@@ -103,6 +94,51 @@ pub(super) async fn open(config: &Config) -> Result<Opened, StartError> {
         app: Arc::new(app),
         tenants,
     })
+}
+
+/// There is an audit log and no store to it.
+pub(crate) fn lost_store(config: &Config) -> String {
+    let dir = config.data_dir.display();
+    format!(
+        "the audit log under {dir} has records, but keywright.db knows of no appliance: it was lost or exchanged. Restore {dir}/keywright.db; nothing was changed. (To begin anew, and lose what the old keys protect: move {dir} away.)"
+    )
+}
+
+fn log_has_records(data_dir: &Path) -> bool {
+    let segments = std::fs::read_dir(data_dir.join("audit"));
+    segments.is_ok_and(|entries| {
+        entries
+            .filter_map(Result::ok)
+            .any(|e| e.metadata().is_ok_and(|m| m.is_file() && m.len() > 0))
+    })
+}
+
+/// The store of an appliance that was initialised, what is in it, and the appliance's
+/// own key.
+async fn initialised_store(
+    config: &Config,
+) -> Result<(Arc<dyn Store>, Contents, KeyRef), StartError> {
+    let not_initialised = || {
+        if log_has_records(&config.data_dir) {
+            return StartError::Data(lost_store(config));
+        }
+        StartError::Data(format!(
+            "data directory {} is not initialised; run: keywrightd init --config FILE",
+            config.data_dir.display()
+        ))
+    };
+    if !config.data_dir.join("keywright.db").exists() {
+        return Err(not_initialised());
+    }
+    let store = open_store(config).await?;
+    let contents = store
+        .load()
+        .await
+        .map_err(|e| StartError::Data(e.to_string()))?;
+    let Some(canary) = contents.canary.clone() else {
+        return Err(not_initialised());
+    };
+    Ok((store, contents, canary))
 }
 
 /// Opens the token and sees that it is the one this data directory belongs to.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::{
     api::TlsReloader,
@@ -27,20 +27,29 @@ impl Reloader {
 
     pub(super) async fn reload(&self) {
         let results = [
-            self.tls.reload(&self.config).map_err(|e| e.to_string()),
-            self.policies().await,
-            self.pin().await,
+            (
+                "certificates",
+                self.tls.reload(&self.config).map_err(|e| e.to_string()),
+            ),
+            ("policies", self.policies().await),
+            ("pin", self.pin().await),
         ];
-        for result in results {
+        let mut failed = false;
+        for (part, result) in results {
             match result {
-                Ok(()) => metrics::reload("ok"),
+                Ok(()) => metrics::reload(part, "ok"),
                 Err(why) => {
-                    metrics::reload("failed");
-                    error!(why, "reload: the old one stays in force");
+                    failed = true;
+                    metrics::reload(part, "failed");
+                    error!(part, why, "reload: the old one stays in force");
                 }
             }
         }
-        info!("reloaded");
+        if failed {
+            warn!("reloaded in part; see the errors above");
+        } else {
+            info!("reloaded");
+        }
     }
 
     async fn policies(&self) -> Result<(), String> {

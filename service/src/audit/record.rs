@@ -135,6 +135,8 @@ pub enum Event {
         /// How many.
         requests: u64,
     },
+    /// Records can be written again.
+    AuditResumed,
     /// The daemon went down in good order.
     Stopped,
 }
@@ -148,6 +150,7 @@ impl Entry {
             Event::Started { .. } => "started",
             Event::PoliciesReloaded { .. } => "policies_reloaded",
             Event::Suppressed { .. } => "suppressed",
+            Event::AuditResumed => "audit_resumed",
             Event::Stopped => "stopped",
         };
         Self {

@@ -135,10 +135,16 @@ pub async fn accounted<T>(
 ) -> Result<T> {
     let result = run(app, &mut call).await;
     let Call {
-        mut entry, began, ..
+        mut entry,
+        began,
+        rpc: call_rpc,
+        ..
     } = call;
     entry.finish(result.as_ref().map(drop).map_err(Error::reason));
     entry.duration_us = micros(began.elapsed());
+    if let Err(e) = &result {
+        metrics::failed(call_rpc, e.reason());
+    }
     if let Err(e) = &result
         && let Some(internal) = e.internal_text()
     {

@@ -96,6 +96,7 @@ impl Engine {
         }
         hash.update(roles_text);
         set::validate(&policies, &schema)?;
+        set::roles_are_used(&roles, files)?;
         Ok(Self {
             policies,
             schema,
@@ -103,6 +104,12 @@ impl Engine {
             digest: hash.finalize().into(),
             verdicts: Cache::new(VERDICTS),
         })
+    }
+
+    /// A role's member that none of these trust domains can bring.
+    #[must_use]
+    pub fn stranger(&self, trust_domains: &[&str]) -> Option<&str> {
+        self.roles.stranger(trust_domains)
     }
 
     /// SHA-256 over all policies and roles in force.

@@ -97,6 +97,21 @@ impl Roles {
             .map(|(role, _)| role.as_str())
     }
 
+    /// The names, in order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// A member that none of these trust domains can bring.
+    pub(super) fn stranger(&self, trust_domains: &[&str]) -> Option<&str> {
+        let known = |member: &&Member| {
+            let rest = member.id.strip_prefix("spiffe://").unwrap_or(&member.id);
+            let domain = rest.split('/').next().unwrap_or(rest);
+            !trust_domains.contains(&domain)
+        };
+        self.0.values().flatten().find(known).map(|m| m.id.as_str())
+    }
+
     fn check_duties(&self) -> Result<(), RolesError> {
         for (one, members) in &self.0 {
             for (other, others) in self.0.iter().filter(|(other, _)| must_not_meet(one, other)) {

@@ -1,12 +1,12 @@
 //! Policies as text: parsed, named, and validated strictly against the schema before
 //! anybody is asked.
 
-use std::{fmt::Write, path::PathBuf, str::FromStr};
+use std::{collections::BTreeMap, fmt::Write, path::PathBuf, str::FromStr};
 
 use cedar_policy::{PolicyId, PolicySet, Schema, ValidationMode, Validator};
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, NamedSource};
 
-use super::RolesError;
+use super::{Roles, RolesError};
 
 /// The schema, compiled in.
 pub const SCHEMA: &str = include_str!("../../policies/keywright.cedarschema");
@@ -47,6 +47,11 @@ pub enum PolicyError {
         /// Which id.
         id: String,
     },
+    /// Nobody would get anything from it.
+    #[error(
+        "roles.toml: no policy names the role {0:?}; correct its name, or write a policy for it"
+    )]
+    UnusedRole(String),
     /// `roles.toml`.
     #[error("{}: {source}", path.display())]
     Roles {
@@ -100,6 +105,22 @@ pub(super) fn validate(policies: &PolicySet, schema: &Schema) -> Result<(), Poli
         .map(|e| format!("  {e}"))
         .collect();
     Err(PolicyError::Schema(errors.join("\n")))
+}
+
+/// A role that no policy names gives nobody anything: most likely it is misspelt, and
+/// everybody in it would lose their rights at the next reload.
+pub(super) fn roles_are_used(
+    roles: &Roles,
+    files: &BTreeMap<String, String>,
+) -> Result<(), PolicyError> {
+    let named = |role: &str| {
+        let name = format!("Role::\"{role}\"");
+        BUILTIN.contains(&name) || files.values().any(|text| text.contains(&name))
+    };
+    match roles.names().find(|role| !named(role)) {
+        None => Ok(()),
+        Some(role) => Err(PolicyError::UnusedRole(role.to_owned())),
+    }
 }
 
 /// The error with its place in the source marked.

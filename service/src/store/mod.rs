@@ -150,6 +150,9 @@ pub trait Store: Send + Sync {
     /// Stores the appliance's own key, once.
     async fn set_canary(&self, key: &KeyRef) -> Result<()>;
 
+    /// Everything into the one file that is backed up; no call follows.
+    async fn close(&self) -> Result<()>;
+
     /// Moves the audit anchor forward.
     async fn set_anchor(&self, anchor: Anchor) -> Result<()>;
 }

@@ -4,12 +4,15 @@
 //! write transaction begins belong to SQLite. Writers begin IMMEDIATE: a plain
 //! transaction that reads first fails at once when another writer is quicker.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use keywright_hsm::{KeyRef, ObjectId};
 use sqlx::{
-    AnyPool, SqlSafeStr, Transaction,
+    AnyConnection, AnyPool, Connection, SqlSafeStr, Transaction,
     any::{Any, AnyPoolOptions},
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
@@ -44,6 +47,14 @@ impl SqliteStore {
     /// [`StoreError::Unavailable`].
     pub async fn open(path: &Path) -> Result<Self> {
         sqlx::any::install_default_drivers();
+        let url = url(&real(path)?);
+        // One connection by itself first: a pool would only say that it waited.
+        AnyConnection::connect(&url)
+            .await
+            .map_err(unavailable)?
+            .close()
+            .await
+            .map_err(unavailable)?;
         let pool = AnyPoolOptions::new()
             // Control plane only; one connection means no lock is ever contended.
             .max_connections(1)
@@ -56,7 +67,7 @@ impl SqliteStore {
                     Ok(())
                 })
             })
-            .connect(&url(path))
+            .connect(&url)
             .await
             .map_err(unavailable)?;
         migrations().run(&pool).await.map_err(|e| match e {
@@ -238,6 +249,16 @@ impl Store for SqliteStore {
         Ok(())
     }
 
+    async fn close(&self) -> Result<()> {
+        // Else what was committed last lies in the -wal file beside it.
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(unavailable)?;
+        self.pool.close().await;
+        Ok(())
+    }
+
     async fn set_anchor(&self, anchor: Anchor) -> Result<()> {
         sqlx::query(
             "INSERT INTO facts (name, value) VALUES ($1, $2)
@@ -341,6 +362,15 @@ fn migrations() -> Migrator {
     ])
 }
 
+/// The folder as it really is: SQLite reads `..` in an address in its own way, and the
+/// store must lie beside the lock that guards it.
+fn real(path: &Path) -> Result<PathBuf> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+    let folder = std::fs::canonicalize(folder.unwrap_or(Path::new(".")))
+        .map_err(|e| StoreError::Unavailable(e.to_string()))?;
+    Ok(folder.join(path.file_name().unwrap_or_default()))
+}
+
 fn url(path: &Path) -> String {
     let mut url = String::from("sqlite://");
     for byte in path.as_os_str().as_encoded_bytes() {
@@ -366,6 +396,28 @@ mod tests {
         let reopen = || async { SqliteStore::open(&path).await.unwrap() };
         conformance::run(&reopen).await;
         assert!(path.exists(), "the file has the name it was given");
+    }
+
+    #[tokio::test]
+    async fn a_closed_store_is_one_file_and_lies_where_it_was_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        let store = SqliteStore::open(&dir.path().join("a/b/../keywright.db"))
+            .await
+            .unwrap();
+        store.add_tenant(&conformance::tenant()).await.unwrap();
+        store.create_key(&conformance::key(1, "a/b")).await.unwrap();
+        store.close().await.unwrap();
+        let file = dir.path().join("a/keywright.db");
+        let copy = dir.path().join("copy.db");
+        std::fs::copy(&file, &copy).unwrap();
+        let contents = SqliteStore::open(&copy)
+            .await
+            .unwrap()
+            .load()
+            .await
+            .unwrap();
+        assert_eq!(contents.keys.len(), 1);
     }
 
     #[tokio::test]

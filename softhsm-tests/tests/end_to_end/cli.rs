@@ -113,6 +113,15 @@ fn exit_codes_mean_something() {
         2,
     );
     assert!(text.contains("/no/ca.pem"), "{text}");
+    for addr in [
+        "127.0.0.1",
+        "127.0.0.1:99999",
+        "a@127.0.0.1:1",
+        "127.0.0.1:1/x",
+    ] {
+        let text = fails(daemon.cli().arg("random").env("KEYWRIGHT_ADDR", addr), 2);
+        assert!(text.contains("host:port"), "{addr}: {text}");
+    }
     // Another appliance's certificate.
     let other = Daemon::start(&dir.path().join("other"));
     let stranger = fails(
@@ -127,4 +136,62 @@ fn exit_codes_mean_something() {
         stranger.contains("refused the client certificate"),
         "{stranger}"
     );
+    // Another appliance's CA: no better by trying again.
+    let text = fails(
+        daemon
+            .cli()
+            .arg("random")
+            .env("KEYWRIGHT_CA", other.dir.join("ca.pem")),
+        2,
+    );
+    assert!(text.contains("KEYWRIGHT_CA must hold"), "{text}");
+}
+
+#[test]
+fn standard_output_that_is_full_or_closed_is_no_panic() {
+    let (_dir, daemon) = start();
+    for args in [
+        vec!["random"],
+        vec!["key", "list"],
+        vec!["completions", "bash"],
+    ] {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let text = fails(daemon.cli().args(&args).stdout(full), 1);
+        assert!(text.contains("standard output"), "{args:?}: {text}");
+    }
+    let json = ok(daemon.cli().args(["random", "8", "--output", "json"])).stdout;
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(json["random"].as_str().unwrap().len(), 16);
+    // Nothing is written before the server has said yes.
+    let out = daemon
+        .cli()
+        .args(["encrypt", "--key", "no/such", "--in", "/dev/null"])
+        .output()
+        .unwrap();
+    assert_eq!((out.status.code(), out.stdout.len()), (Some(5), 0));
+}
+
+/// Half of a decrypted file must not stay behind, under whatever name.
+#[test]
+fn a_signal_leaves_no_half_file() {
+    let (dir, daemon) = start();
+    create(&daemon);
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let folder = dir.path().join(format!("{signal:?}"));
+        fs::create_dir(&folder).unwrap();
+        let mut child = daemon
+            .cli()
+            .args(["encrypt", "--key", KEY, "--out"])
+            .arg(folder.join("out"))
+            // Waits for input that never comes.
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let count = || fs::read_dir(&folder).unwrap().count();
+        eventually("a half file", || count() == 1);
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+        eventually("gone", || child.try_wait().unwrap().is_some());
+        assert_eq!(count(), 0, "{signal:?}");
+    }
 }

@@ -17,14 +17,14 @@ mod operation;
 mod start;
 
 use std::{
-    fs,
+    fs::{self, OpenOptions},
     io::Read,
     path::Path,
     process::{Command, Stdio},
 };
 
 use keywright_softhsm_tests::daemon::{Daemon, binary, eventually, fails, feed, ok};
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use tempfile::tempdir;
 
 const KEY: &str = "payments/cards";

@@ -51,7 +51,7 @@ fn a_full_disk_stops_the_answers_and_loses_nothing() {
     assert!(first.stop().success());
     let mut limited = Command::new("bash");
     let script = format!(
-        "trap '' XFSZ; ulimit -f 512; exec {} \"$@\"",
+        "trap '' XFSZ; ulimit -S -f 512; exec {} \"$@\"",
         binary("keywrightd").display()
     );
     limited.args(["-c", &script, "keywrightd"]);
@@ -80,8 +80,16 @@ fn a_full_disk_stops_the_answers_and_loses_nothing() {
         daemon.get("/readyz").0.contains("503")
     });
     assert!(daemon.log().contains("nothing is answered until it can"));
-    drop(daemon);
-    // With room again: everything that was acknowledged opens, and the chain holds.
+    // With room again it is ready by itself: whoever asks readyz sends no requests.
+    let pid = Pid::from_raw(i32::try_from(daemon.pid()).unwrap());
+    let room = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    prlimit(pid, Resource::Fsize, room).unwrap();
+    eventually("ready again", || daemon.get("/readyz").0.contains("200"));
+    assert!(daemon.stop().success());
+    // Everything that was acknowledged opens, and the chain holds.
     let daemon = Daemon::start(&data);
     let last = sealed.pop().unwrap();
     assert_eq!(

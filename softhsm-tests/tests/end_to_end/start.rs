@@ -132,6 +132,14 @@ fn what_the_operator_got_wrong_is_named() {
     assert_eq!(status.code(), Some(5));
     assert!(log.contains("is not a PKCS#11 module"), "{log}");
     fs::write(data.join("keywrightd.toml"), config).unwrap();
+    // A role that no policy names, and an administrator nobody could be.
+    let roles = data.join("policies/roles.toml");
+    let good = fs::read_to_string(&roles).unwrap();
+    fs::write(&roles, good.replace("key-user =", "key-usr =")).unwrap();
+    let (status, log) = start();
+    assert_eq!(status.code(), Some(4));
+    assert!(log.contains("no policy names the role"), "{log}");
+    fs::write(&roles, good).unwrap();
     let check = Command::new(binary("keywrightd"))
         .args(["check-config", "--config"])
         .arg(data.join("keywrightd.toml"))
@@ -168,6 +176,54 @@ fn a_wrong_pin_is_tried_once_over_many_starts() {
         );
     }
     fs::write(data.join("hsm-pin"), pin).unwrap();
+    let daemon = Daemon::start(&data);
+    let _ = ok(daemon.cli().args(["key", "show", KEY]));
+}
+
+/// A stopped appliance is backed up by copying three things; without the store it does
+/// not begin anew over the old audit log.
+#[test]
+fn a_store_is_one_file_and_is_not_replaced_when_it_is_lost() {
+    let (_dir, daemon) = start();
+    create(&daemon);
+    let data = daemon.dir.clone();
+    assert!(daemon.stop().success());
+    let names = |dir: &Path| -> Vec<String> {
+        let entries = fs::read_dir(dir).unwrap();
+        entries
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .filter(|n| n.starts_with("keywright.db"))
+            .collect()
+    };
+    assert_eq!(names(&data), ["keywright.db"]);
+    let store = fs::read(data.join("keywright.db")).unwrap();
+    fs::remove_file(data.join("keywright.db")).unwrap();
+
+    for args in [
+        vec!["serve", "--config", "CONFIG"],
+        vec![
+            "init",
+            "--config",
+            "CONFIG",
+            "--admin",
+            "spiffe://dev.keywright/admin",
+        ],
+        vec!["dev", "--data", "DATA"],
+    ] {
+        let args = args.into_iter().map(|a| match a {
+            "CONFIG" => data.join("keywrightd.toml").into_os_string(),
+            "DATA" => data.clone().into_os_string(),
+            other => other.into(),
+        });
+        let text = fails(
+            Command::new(binary("keywrightd"))
+                .args(args)
+                .env("SOFTHSM2_CONF", data.join("softhsm2.conf")),
+            6,
+        );
+        assert!(text.contains("Restore"), "{text}");
+    }
+    fs::write(data.join("keywright.db"), store).unwrap();
     let daemon = Daemon::start(&data);
     let _ = ok(daemon.cli().args(["key", "show", KEY]));
 }
