@@ -113,7 +113,9 @@ pg_dump shop | keywright encrypt --key backups/shop > shop.kw")]
     /// Decrypt a file, or each token of a text. Envelopes name their key themselves.
     #[command(after_help = "Examples:\n  \
 keywright decrypt --in db.dump.kw --out db.dump\n  \
-keywright decrypt --lines --context table=cards < tokens.txt")]
+keywright decrypt --lines --context table=cards < tokens.txt\n\n\
+With --out the file appears whole or not at all. On standard output it appears piece by \
+piece, each genuine; look at the exit code before you believe the end.")]
     Decrypt {
         /// Refuse what was encrypted under any other key.
         #[arg(long, value_name = "NAME")]
