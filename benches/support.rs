@@ -23,8 +23,9 @@ use std::{
 
 use keywright_client::{Client, Settings};
 use keywright_proto::v1::{
-    DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, GenerateRandomRequest,
-    GenerateRandomResponse, ReencryptRequest, ReencryptResponse, RewrapRequest, RewrapResponse,
+    self as proto, DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse,
+    GenerateRandomRequest, GenerateRandomResponse, ReencryptRequest, ReencryptResponse,
+    RewrapRequest, RewrapResponse,
     crypto_server::{Crypto, CryptoServer},
 };
 use keywright_service::{
@@ -206,6 +207,55 @@ impl Crypto for Echo {
         &self,
         _: Request<GenerateRandomRequest>,
     ) -> Result<Response<GenerateRandomResponse>, Status> {
+        Err(Status::unimplemented("the echo"))
+    }
+
+    async fn sign(
+        &self,
+        _: Request<proto::SignRequest>,
+    ) -> Result<Response<proto::SignResponse>, Status> {
+        Err(Status::unimplemented("the echo"))
+    }
+
+    async fn verify(
+        &self,
+        _: Request<proto::VerifyRequest>,
+    ) -> Result<Response<proto::VerifyResponse>, Status> {
+        Err(Status::unimplemented("the echo"))
+    }
+
+    async fn mac(
+        &self,
+        _: Request<proto::MacRequest>,
+    ) -> Result<Response<proto::MacResponse>, Status> {
+        Err(Status::unimplemented("the echo"))
+    }
+
+    async fn verify_mac(
+        &self,
+        _: Request<proto::VerifyMacRequest>,
+    ) -> Result<Response<proto::VerifyMacResponse>, Status> {
+        Err(Status::unimplemented("the echo"))
+    }
+
+    async fn asymmetric_decrypt(
+        &self,
+        _: Request<proto::AsymmetricDecryptRequest>,
+    ) -> Result<Response<proto::AsymmetricDecryptResponse>, Status> {
+        Err(Status::unimplemented("the echo"))
+    }
+
+    async fn generate_data_keys(
+        &self,
+        _: Request<proto::GenerateDataKeysRequest>,
+    ) -> Result<Response<proto::GenerateDataKeysResponse>, Status> {
+        Err(Status::unimplemented("the echo"))
+    }
+
+    async fn decrypt_data_keys(
+        &self,
+        _: Request<proto::DecryptDataKeysRequest>,
+    ) -> Result<Response<proto::DecryptDataKeysResponse>, Status> {
         Err(Status::unimplemented("the echo"))
     }
 }

@@ -146,6 +146,82 @@ keywright rewrap --lines --in tokens.txt --out tokens.new.txt")]
         #[arg(long, value_enum, default_value_t = Encoding::Hex)]
         encoding: Encoding,
     },
+    /// Sign a file. ECDSA comes as DER, as openssl reads it; --encoding raw for JOSE.
+    #[command(after_help = "Examples:\n  \
+keywright sign --key releases/linux --in app.tar --out app.tar.sig\n  \
+keywright sign --key contracts/rsa --scheme pkcs1 --hash sha512 --in a.pdf --out a.sig")]
+    Sign {
+        /// Name of the key.
+        #[arg(long, value_name = "NAME")]
+        key: String,
+        #[command(flatten)]
+        how: How,
+        #[command(flatten)]
+        files: Files,
+    },
+    /// Check a signature. Exit code 6 when it is not valid.
+    #[command(
+        after_help = "Example:\n  keywright verify --key releases/linux --in app.tar --sig app.tar.sig"
+    )]
+    Verify {
+        /// Name of the key.
+        #[arg(long, value_name = "NAME")]
+        key: String,
+        /// File with the signature.
+        #[arg(long = "sig", value_name = "FILE")]
+        signature: PathBuf,
+        #[command(flatten)]
+        how: How,
+        /// Read from here instead of standard input.
+        #[arg(long = "in", value_name = "FILE")]
+        input_file: Option<PathBuf>,
+    },
+    /// Authenticate an input: prints its HMAC in hexadecimal.
+    #[command(after_help = "Example:\n  keywright mac --key webhooks/out --in body.json")]
+    Mac {
+        /// Name of the key.
+        #[arg(long, value_name = "NAME")]
+        key: String,
+        /// Read from here instead of standard input.
+        #[arg(long = "in", value_name = "FILE")]
+        input_file: Option<PathBuf>,
+    },
+    /// Check a MAC. Exit code 6 when it is not valid.
+    #[command(
+        after_help = "Example:\n  keywright verify-mac --key webhooks/out --mac 1f3a… --in body.json"
+    )]
+    VerifyMac {
+        /// Name of the key.
+        #[arg(long, value_name = "NAME")]
+        key: String,
+        /// In hexadecimal.
+        #[arg(long, value_name = "HEX")]
+        mac: String,
+        /// Read from here instead of standard input.
+        #[arg(long = "in", value_name = "FILE")]
+        input_file: Option<PathBuf>,
+    },
+    /// Data keys for programs that encrypt for themselves.
+    #[command(subcommand)]
+    DataKey(DataKey),
+    /// Open what somebody encrypted to the public key (RSA-OAEP, empty label).
+    #[command(after_help = "Example:\n  \
+keywright key public inbox/partners > pub.pem\n  \
+openssl pkeyutl -encrypt -pubin -inkey pub.pem -pkeyopt rsa_padding_mode:oaep -pkeyopt rsa_oaep_md:sha256 -in secret -out secret.rsa\n  \
+keywright asymmetric-decrypt --key inbox/partners --in secret.rsa --out secret")]
+    AsymmetricDecrypt {
+        /// Name of the key.
+        #[arg(long, value_name = "NAME")]
+        key: String,
+        /// Version of the public key that was used; left out: the primary one.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        version: Option<u32>,
+        /// Hash of OAEP and of its MGF1.
+        #[arg(long, value_enum, default_value_t = Oaep::Sha256)]
+        hash: Oaep,
+        #[command(flatten)]
+        files: Files,
+    },
     /// Check the audit log.
     #[command(subcommand)]
     Audit(Audit),
@@ -157,6 +233,113 @@ keywright rewrap --lines --in tokens.txt --out tokens.new.txt")]
         /// For which shell.
         #[arg(value_enum)]
         shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Flags)]
+pub(crate) struct Files {
+    /// Read from here instead of standard input.
+    #[arg(long = "in", value_name = "FILE")]
+    pub(crate) input_file: Option<PathBuf>,
+    /// Write here instead of standard output; whole or not at all.
+    #[arg(long = "out", value_name = "FILE")]
+    pub(crate) output_file: Option<PathBuf>,
+}
+
+/// How to sign; only RSA keys leave a choice.
+#[derive(Debug, Flags)]
+pub(crate) struct How {
+    /// RSA: PSS or PKCS#1 v1.5. Left out: PSS.
+    #[arg(long, value_enum)]
+    pub(crate) scheme: Option<Padding>,
+    /// RSA: the hash. Left out: sha256.
+    #[arg(long, value_enum)]
+    pub(crate) hash: Option<Hash>,
+    /// RSA-PSS: length of the salt.
+    #[arg(long, value_enum, default_value_t = Salt::Hash)]
+    pub(crate) salt: Salt,
+    /// ECDSA: DER, or r and s side by side.
+    #[arg(long, value_enum, default_value_t = SignatureForm::Der)]
+    pub(crate) encoding: SignatureForm,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Padding {
+    /// RSASSA-PSS.
+    Pss,
+    /// RSASSA-PKCS1-v1_5.
+    Pkcs1,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Hash {
+    /// SHA-256.
+    Sha256,
+    /// SHA-384.
+    Sha384,
+    /// SHA-512.
+    Sha512,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Salt {
+    /// As long as the hash.
+    Hash,
+    /// None.
+    Empty,
+    /// As long as the modulus allows.
+    Max,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SignatureForm {
+    /// As X.509 and openssl write it.
+    Der,
+    /// As JOSE and PKCS#11 write it.
+    Raw,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Oaep {
+    /// SHA-1, for tokens that know no other (SoftHSM2).
+    Sha1,
+    /// SHA-256.
+    Sha256,
+    /// SHA-384.
+    Sha384,
+    /// SHA-512.
+    Sha512,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataKey {
+    /// Make a data key: prints it, and its wrapped form to be stored, in base64.
+    #[command(
+        after_help = "Example:\n  keywright data-key generate --key backups/shop --context app=shop --output json"
+    )]
+    Generate {
+        /// Name of the key.
+        #[arg(long, value_name = "NAME")]
+        key: String,
+        /// 16, 32 or 64.
+        #[arg(long, default_value_t = 32)]
+        bytes: u32,
+        /// Only the wrapped form.
+        #[arg(long)]
+        wrapped_only: bool,
+        #[command(flatten)]
+        context: Context,
+    },
+    /// Open a wrapped data key.
+    #[command(after_help = "Example:\n  keywright data-key open AQECAL0… --context app=shop")]
+    Open {
+        /// In base64.
+        wrapped: String,
+        /// The length it was made with.
+        #[arg(long, default_value_t = 32)]
+        bytes: u32,
+        #[command(flatten)]
+        context: Context,
     },
 }
 
@@ -216,6 +399,20 @@ keywright key create inbox/partners --spec rsa-3072 --use decrypt")]
     Rotate {
         /// Name of the key.
         name: String,
+    },
+    /// Write the public key.
+    #[command(after_help = "Examples:\n  \
+keywright key public releases/linux > releases.pem\n  \
+keywright key public releases/linux --format jwk")]
+    Public {
+        /// Name of the key.
+        name: String,
+        /// How.
+        #[arg(long, value_enum, default_value_t = PublicForm::Pem)]
+        format: PublicForm,
+        /// Which version; left out: the primary one.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        version: Option<u32>,
     },
     /// Show what the HSM says about a key: that it cannot leave.
     #[command(after_help = "Example:\n  keywright key evidence payments/cards --output json")]
@@ -333,6 +530,16 @@ impl Use {
             .and_then(ValueEnum::to_possible_value)
             .map_or_else(|| "unknown".to_owned(), |v| v.get_name().to_owned())
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PublicForm {
+    /// PEM.
+    Pem,
+    /// DER (SubjectPublicKeyInfo).
+    Der,
+    /// JSON Web Key.
+    Jwk,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

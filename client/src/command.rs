@@ -2,8 +2,11 @@
 
 mod audit;
 mod data;
+mod data_key;
 mod key;
+mod mac;
 mod random;
+mod sign;
 
 use clap::CommandFactory;
 use keywright_client::{Client, Failure};
@@ -26,6 +29,37 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Cmd::Key(command) => key::run(&connect().await?, command, output).await,
         Cmd::Random { bytes, encoding } => {
             random::run(&connect().await?, bytes, encoding, output).await
+        }
+        Cmd::Sign { key, how, files } => {
+            let (from, to) = (files.input_file.as_deref(), files.output_file.as_deref());
+            sign::sign(&connect().await?, key, &how, from, to, output).await
+        }
+        Cmd::Verify {
+            key,
+            signature,
+            how,
+            input_file,
+        } => {
+            let from = input_file.as_deref();
+            sign::verify(&connect().await?, key, &how, from, &signature, output).await
+        }
+        Cmd::Mac { key, input_file } => {
+            mac::mac(&connect().await?, key, input_file.as_deref(), output).await
+        }
+        Cmd::VerifyMac {
+            key,
+            mac,
+            input_file,
+        } => mac::verify(&connect().await?, key, &mac, input_file.as_deref(), output).await,
+        Cmd::DataKey(command) => data_key::run(&connect().await?, command, output).await,
+        Cmd::AsymmetricDecrypt {
+            key,
+            version,
+            hash,
+            files,
+        } => {
+            let (from, to) = (files.input_file.as_deref(), files.output_file.as_deref());
+            data_key::asymmetric_decrypt(&connect().await?, key, version, hash, from, to).await
         }
         Cmd::Encrypt { key, context, data } => {
             data::not_to_a_screen(&data)?;

@@ -160,11 +160,25 @@ impl Hsm {
     ) -> Result<(Dek, WrappedDek)> {
         let key = key.clone();
         self.call(Lane::Work, Op::Mint, deadline, move |token| {
-            let mut bytes = [0; Dek::LEN];
-            mixed_random(token, &mut bytes)?;
-            let dek = Dek::take(&mut bytes);
-            let wrapped = token.wrap(&key, &aad, &dek)?;
-            Ok((dek, wrapped))
+            mint(token, &key, &aad)
+        })
+        .await
+    }
+
+    /// As [`Hsm::mint`], `count` times.
+    ///
+    /// # Errors
+    /// What went wrong for one DEK stands in its place.
+    pub async fn mint_many(
+        &self,
+        key: &KeyRef,
+        aad: [u8; 56],
+        count: usize,
+        deadline: Instant,
+    ) -> Vec<Result<(Dek, WrappedDek)>> {
+        let jobs = vec![(key.clone(), aad); count];
+        self.batched(Op::Mint, jobs, deadline, |token, (key, aad)| {
+            mint(token, key, aad)
         })
         .await
     }
@@ -467,6 +481,14 @@ fn own_fault(e: Error) -> Error {
 
 fn late() -> Error {
     Error::new(Kind::Late, "the deadline passed before the HSM answered")
+}
+
+fn mint(token: &mut dyn Token, key: &KeyRef, aad: &[u8; 56]) -> Result<(Dek, WrappedDek)> {
+    let mut bytes = [0; Dek::LEN];
+    mixed_random(token, &mut bytes)?;
+    let dek = Dek::take(&mut bytes);
+    let wrapped = token.wrap(key, aad, &dek)?;
+    Ok((dek, wrapped))
 }
 
 fn mixed_random(token: &mut dyn Token, out: &mut [u8]) -> Result<()> {

@@ -41,6 +41,17 @@ pub enum Oaep {
 }
 
 impl Oaep {
+    /// Name of the hash.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sha1 => "SHA-1",
+            Self::Sha256 => "SHA-256",
+            Self::Sha384 => "SHA-384",
+            Self::Sha512 => "SHA-512",
+        }
+    }
+
     /// Bytes of the hash.
     #[must_use]
     pub fn hash_len(self) -> usize {

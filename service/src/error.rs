@@ -35,6 +35,8 @@ pub enum Kind {
     Busy,
     /// Something below is down; try again later, tell the operator.
     Unavailable,
+    /// The token behind cannot do this.
+    Unsupported,
     /// The deadline passed.
     Late,
     /// Our fault or the token's.
@@ -107,6 +109,8 @@ reasons! {
     StoreUnavailable = "STORE_UNAVAILABLE", Unavailable;
     /// The daemon is stopping.
     Stopping = "STOPPING", Unavailable;
+    /// The token cannot do what the algorithm needs.
+    TokenCannot = "TOKEN_CANNOT", Unsupported;
     /// The deadline passed.
     DeadlineExceeded = "DEADLINE_EXCEEDED", Late;
     /// Our fault or the token's; the log knows more.
@@ -264,7 +268,10 @@ impl From<hsm::Error> for Error {
                 )
                 .retry_after(LATER)
             }
-            hsm::Kind::Unsupported | hsm::Kind::Setup | hsm::Kind::Unsafe | hsm::Kind::Fault => {
+            // Our own words, with the mechanism named: it is for the caller to choose
+            // another algorithm, or for the operator to buy another token.
+            hsm::Kind::Unsupported => Self::new(Reason::TokenCannot, internal.clone()),
+            hsm::Kind::Setup | hsm::Kind::Unsafe | hsm::Kind::Fault => {
                 return Self::internal(internal);
             }
         }

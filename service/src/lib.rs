@@ -8,7 +8,7 @@
 //!              ┌──────────────┼──────────────┬───────────┐
 //!           keyring        store/         audit/     hsm, pki        (holders)
 //!              └──────────────┼──────────────┘
-//!              key/  envelope  policy  error                        (nouns: pure)
+//!              key/  envelope  signature  policy  error             (nouns: pure)
 //! ```
 //!
 //! Arrows only go down; `tests/architecture.rs` keeps it so. How a request walks:
@@ -30,4 +30,5 @@ pub mod keyring;
 pub mod metrics;
 pub mod ops;
 pub mod policy;
+pub mod signature;
 pub mod store;

@@ -119,7 +119,7 @@ pub(crate) fn not_to_a_screen(data: &Data) -> Result<(), Failure> {
     ))
 }
 
-fn pairs(context: Context) -> Result<BTreeMap<String, String>, Failure> {
+pub(super) fn pairs(context: Context) -> Result<BTreeMap<String, String>, Failure> {
     let mut pairs = BTreeMap::new();
     for (key, value) in context.pairs {
         if pairs.insert(key.clone(), value).is_some() {

@@ -1,19 +1,19 @@
 //! `keywright key …`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io::Write};
 
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use keywright_client::{
     Client, Failure, FailureKind,
     proto::{
-        self, CreateKeyRequest, GetKeyEvidenceRequest, GetKeyRequest, KeyState, ListKeysRequest,
-        RotateKeyRequest,
+        self, CreateKeyRequest, GetKeyEvidenceRequest, GetKeyRequest, GetPublicKeyRequest,
+        KeyState, ListKeysRequest, RotateKeyRequest,
     },
 };
 use serde_json::{Value, json};
 
 use crate::{
-    args::{Key, Output, Spec, Use},
+    args::{Key, Output, PublicForm, Spec, Use},
     output::{self, print},
 };
 
@@ -56,6 +56,22 @@ pub(crate) async fn run(client: &Client, command: Key, output: Output) -> Result
             show(key, output)
         }
         Key::List { prefix } => list(client, prefix, output).await,
+        Key::Public {
+            name,
+            format,
+            version,
+        } => {
+            let version = version.unwrap_or(0);
+            let request = GetPublicKeyRequest { name, version };
+            let key = client.keys().get_public_key(request).await?.into_inner();
+            match format {
+                PublicForm::Pem => print(&key.pem),
+                PublicForm::Jwk => print(&format!("{}\n", key.jwk)),
+                PublicForm::Der => std::io::stdout()
+                    .write_all(&key.der)
+                    .map_err(|e| Failure::io("standard output", &e)),
+            }
+        }
         Key::Evidence { name, version } => {
             let request = GetKeyEvidenceRequest {
                 name,

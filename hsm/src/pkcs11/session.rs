@@ -85,8 +85,13 @@ impl Token for Pkcs11Token {
     fn sign(&mut self, key: &KeyRef, how: Signing, input: &[u8]) -> Result<Vec<u8>> {
         self.with(|at| {
             let handle = at.resolve(key)?;
-            at.sign(handle, key.spec, how, input)?
-                .map_err(|rv| at.settle("C_Sign", rv, key, handle))
+            at.sign(handle, key.spec, how, input)?.map_err(|rv| {
+                if parameters_refused(rv) {
+                    cannot(&format!("{how:?}"))
+                } else {
+                    at.settle("C_Sign", rv, key, handle)
+                }
+            })
         })
     }
 
@@ -116,8 +121,13 @@ impl Token for Pkcs11Token {
         }
         self.with(|at| {
             let handle = at.resolve(key)?;
-            at.decrypt(handle, how, ciphertext)
-                .map_err(|rv| at.settle("C_Decrypt", rv, key, handle))
+            at.decrypt(handle, how, ciphertext).map_err(|rv| {
+                if parameters_refused(rv) {
+                    cannot(&format!("CKM_RSA_PKCS_OAEP with {}", how.name()))
+                } else {
+                    at.settle("C_Decrypt", rv, key, handle)
+                }
+            })
         })
     }
 
@@ -615,6 +625,17 @@ impl At<'_> {
         }
         object
     }
+}
+
+/// The mechanism is there (it was probed when the key was made), these parameters are
+/// not.
+fn parameters_refused(rv: CK_RV) -> bool {
+    use cryptoki_sys as ck;
+    rv == ck::CKR_MECHANISM_PARAM_INVALID || rv == ck::CKR_ARGUMENTS_BAD
+}
+
+fn cannot(what: &str) -> Error {
+    Error::new(Kind::Unsupported, format!("this token cannot do {what}"))
 }
 
 fn not_for(spec: KeySpec, what: &str) -> Error {

@@ -1,6 +1,7 @@
 //! What batches are made of: many byte strings in, many out, some of them failed.
 
 use bytes::Bytes;
+use keywright_hsm as hsm;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Reason, Result};
@@ -122,6 +123,58 @@ impl Output {
         let end = self.ends.get(index).copied().unwrap_or(start);
         self.data.get(start..end).unwrap_or(&[])
     }
+}
+
+impl Output {
+    /// Results that came one by one, in order.
+    pub(super) fn collect<B: AsRef<[u8]>>(results: impl IntoIterator<Item = Result<B>>) -> Self {
+        let results: Vec<Result<B>> = results.into_iter().collect();
+        let bytes = results.iter().flatten().map(|b| b.as_ref().len()).sum();
+        // All the room at once: a buffer that grows leaves its old self uncleared.
+        let mut output = Self {
+            data: Vec::with_capacity(bytes).into(),
+            ..Self::default()
+        };
+        for (index, result) in results.into_iter().enumerate() {
+            match result {
+                Ok(bytes) => output.data.extend_from_slice(bytes.as_ref()),
+                Err(e) => output.failures.push(index, e),
+            }
+            output.ends.push(output.data.len());
+        }
+        output
+    }
+}
+
+/// Runs the jobs that could be made in one go, and puts the results where they belong.
+pub(super) async fn each<J, T>(
+    jobs: Vec<Result<J>>,
+    run: impl AsyncFnOnce(Vec<J>) -> Vec<hsm::Result<T>>,
+) -> Vec<Result<T>> {
+    let mut good = Vec::with_capacity(jobs.len());
+    let places: Vec<Result<()>> = jobs
+        .into_iter()
+        .map(|job| job.map(|job| good.push(job)))
+        .collect();
+    let mut done = run(good).await.into_iter();
+    places
+        .into_iter()
+        .map(|place| {
+            place?;
+            let result = done.next();
+            result.map_or_else(
+                || Err(Error::internal("a job got lost in the HSM")),
+                |r| r.map_err(Error::from),
+            )
+        })
+        .collect()
+}
+
+/// Whether a signature or MAC is valid, and which version made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// `None`: not valid under any version that was asked.
+    pub version: Option<u32>,
 }
 
 /// The items that failed, in the order of the request.

@@ -10,10 +10,12 @@ mod evidence;
 mod generate;
 mod get;
 mod list;
+mod public;
 mod rotate;
 
 pub use create::create_key;
 pub use evidence::{Evidence, VersionEvidence, get_key_evidence};
 pub use get::get_key;
 pub use list::{ListKeys, Page, list_keys};
+pub use public::{Public, get_public_key};
 pub use rotate::rotate_key;

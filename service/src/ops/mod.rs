@@ -2,15 +2,20 @@
 //! no other way to a key. They speak domain words only: no wire type, no database, no
 //! PKCS#11 comes in here.
 
+mod asymmetric;
 mod batch;
+mod data_key;
 mod decrypt;
 mod encrypt;
 mod key;
+mod mac;
 mod open;
 mod random;
 mod reencrypt;
 mod rewrap;
 mod seal;
+mod sign;
+mod verify;
 mod wraps;
 
 use std::{
@@ -20,17 +25,26 @@ use std::{
 
 use keywright_hsm::Hsm;
 
-pub use batch::{Failures, Output, Strings};
+pub use asymmetric::{AsymmetricDecrypt, asymmetric_decrypt};
+pub use batch::{Failures, Output, Strings, Verdict};
+pub use data_key::{
+    DataKey, DecryptDataKeys, GenerateDataKeys, decrypt_data_keys, generate_data_keys,
+};
 pub use decrypt::{Decrypt, decrypt};
 pub use encrypt::{Encrypt, Sealed, encrypt};
 pub use key::{
-    Evidence, ListKeys, Page, VersionEvidence, create_key, get_key, get_key_evidence, list_keys,
-    rotate_key,
+    Evidence, ListKeys, Page, Public, VersionEvidence, create_key, get_key, get_key_evidence,
+    get_public_key, list_keys, rotate_key,
 };
+pub use mac::{Mac, VerifyMac, mac, verify_mac};
 pub use open::Envelopes;
 pub use random::random;
 pub use reencrypt::{Reencrypt, reencrypt};
 pub use rewrap::{Rewrap, Rewrapped, rewrap};
+pub use sign::{Sign, Signed, sign};
+pub use verify::{Verify, verify};
+
+use batch::each;
 
 use crate::{
     audit::{Audit, Entry, KeyNote},
@@ -112,6 +126,19 @@ impl Call {
             id: key.id.to_string(),
             version,
         });
+    }
+
+    /// Notes a batch, and fails with it when all of it failed alike.
+    fn batch(&mut self, inputs: &Strings, output: &Output) -> Result<()> {
+        let failed = output.failures.len();
+        self.items(inputs.len() - failed, failed, inputs.total_bytes());
+        output.failures.unless_all_alike(inputs.len())
+    }
+
+    /// Notes how a check went.
+    fn verdicts(&mut self, inputs: &Strings, verdicts: &[Verdict]) {
+        let valid = verdicts.iter().filter(|v| v.version.is_some()).count();
+        self.items(valid, verdicts.len() - valid, inputs.total_bytes());
     }
 
     /// Notes how the items of a batch went.

@@ -57,7 +57,7 @@ pub(super) async fn open<A: KeyAction>(
     input: &Envelopes,
 ) -> Output {
     let groups = Groups::of((0..input.items.len()).map(|i| input.split(i).0));
-    let mut keys = Keys::<A>::new(app, input.only_key.as_ref());
+    let mut keys = Keys::<A>::new(app, input.only_key.as_ref(), &[Kind::Items]);
     let found: Vec<Result<Found>> = groups.headers.iter().map(|h| keys.find(call, h)).collect();
     call.entry.context_pairs = input.context.pairs();
     note_envelopes(call, &found);
@@ -165,14 +165,17 @@ pub(super) struct Found {
 pub(super) struct Keys<'a, A> {
     app: &'a App,
     only: Option<&'a KeyName>,
+    kinds: &'static [Kind],
     permits: HashMap<KeyId, Result<Permit<A>>>,
 }
 
 impl<'a, A: KeyAction> Keys<'a, A> {
-    pub(super) fn new(app: &'a App, only: Option<&'a KeyName>) -> Self {
+    /// `kinds`: what the operation is for.
+    pub(super) fn new(app: &'a App, only: Option<&'a KeyName>, kinds: &'static [Kind]) -> Self {
         Self {
             app,
             only,
+            kinds,
             permits: HashMap::new(),
         }
     }
@@ -181,11 +184,12 @@ impl<'a, A: KeyAction> Keys<'a, A> {
     pub(super) fn find(&mut self, call: &mut Call, header: &[u8]) -> Result<Found> {
         let header = Header::parse(header)
             .map_err(|e| Error::new(Reason::EnvelopeMalformed, e.to_string()))?;
-        if header.kind() != Kind::Items {
-            return Err(Error::new(
-                Reason::EnvelopeMalformed,
-                "this is an exported data key, not an envelope of items",
-            ));
+        if !self.kinds.contains(&header.kind()) {
+            let text = match header.kind() {
+                Kind::DataKey => "this is a wrapped data key, not an envelope of items",
+                Kind::Items => "this is an envelope of items, not a wrapped data key",
+            };
+            return Err(Error::new(Reason::EnvelopeMalformed, text));
         }
         let key = self.key(call, header.key_id())?;
         let version = key.to_process(KeyUse::Encrypt, header.key_version())?.get();
@@ -203,7 +207,12 @@ impl<'a, A: KeyAction> Keys<'a, A> {
     }
 
     fn key(&mut self, call: &mut Call, id: KeyId) -> Result<Arc<Key>> {
-        let Self { app, only, permits } = self;
+        let Self {
+            app,
+            only,
+            permits,
+            kinds: _,
+        } = self;
         let permit = permits.entry(id).or_insert_with(|| {
             let permit = app
                 .keyring

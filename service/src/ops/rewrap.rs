@@ -60,7 +60,11 @@ struct Move {
 pub async fn rewrap(app: &Arc<App>, call: &mut Call, request: Rewrap) -> Result<Rewrapped> {
     let envelopes = &request.envelopes;
     let groups = Groups::of((0..envelopes.len()).map(|i| front(envelopes.get(i))));
-    let mut keys = Keys::<act::Rewrap>::new(app, request.only_key.as_ref());
+    let mut keys = Keys::<act::Rewrap>::new(
+        app,
+        request.only_key.as_ref(),
+        &[Kind::Items, Kind::DataKey],
+    );
     let found: Vec<Result<Found>> = groups.headers.iter().map(|h| keys.find(call, h)).collect();
     note_envelopes(call, &found);
     let mut fates: Vec<Result<Fate>> = found.into_iter().map(|f| f.and_then(fate)).collect();
@@ -107,7 +111,7 @@ fn fate(found: Found) -> Result<Fate> {
     let job = hsm::Rewrap {
         from: found.unwrap.clone(),
         to: to.on_token.clone(),
-        to_aad: wrap_aad(Kind::Items, id, tenant, to.number),
+        to_aad: wrap_aad(found.header.kind(), id, tenant, to.number),
     };
     Ok(Fate::Moves(Box::new(Move {
         to: to.number,

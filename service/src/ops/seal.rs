@@ -39,6 +39,11 @@ impl<'a> Item<'a> {
     }
 }
 
+/// The limit of one item, for operations without AAD.
+pub(super) fn fits(limits: &Limits, bytes: usize) -> Result<()> {
+    too_large("item", bytes, limits.item_bytes)
+}
+
 pub(super) fn too_large(what: &str, bytes: usize, limit: usize) -> Result<()> {
     if bytes <= limit {
         return Ok(());
@@ -61,7 +66,9 @@ pub(super) struct Envelope {
 pub(super) async fn seal(app: &Arc<App>, call: &mut Call, plain: Plain<'_>) -> Result<Envelope> {
     let version = plain.key.to_protect(KeyUse::Encrypt)?.get();
     call.note(plain.key, Some(version.number.get()));
-    let (header, mut sealer) = open_envelope(app, call, plain.key, plain.context, version).await?;
+    let begun = begin(app, call, plain.key, plain.context, version, Kind::Items, 1);
+    let (header, schedule) = begun.await?.pop().ok_or_else(|| never(Refused))?;
+    let mut sealer = schedule.sealer().map_err(never)?;
     call.entry.envelope = Some(hex::encode(header.salt()));
     call.entry.envelopes = 1;
 
@@ -96,38 +103,50 @@ pub(super) async fn seal(app: &Arc<App>, call: &mut Call, plain: Plain<'_>) -> R
     })
 }
 
-async fn open_envelope(
+/// New envelopes, each with a DEK of its own: headers, and what is derived from the DEKs.
+pub(super) async fn begin(
     app: &Arc<App>,
     call: &Call,
     key: &Key,
     context: &Context,
     version: &KeyVersion,
-) -> Result<(Header, Sealer)> {
+    kind: Kind,
+    count: usize,
+) -> Result<Vec<(Header, Schedule)>> {
     let Key {
         id: key_id, tenant, ..
     } = *key;
-    let mut salt: Salt = [0; 16];
-    app.entropy.fill(&mut salt)?;
-    let aad = wrap_aad(Kind::Items, key_id, tenant, version.number);
-    wraps::count(app, key, version, 1).await?;
-    let (dek, wrapped) = app.hsm.mint(&version.on_token, aad, call.deadline).await?;
-    let binding = Binding {
-        kind: Kind::Items,
-        key_id,
-        tenant,
-        salt,
-        context,
-    };
-    let schedule = Schedule::derive(&dek, &binding).map_err(never)?;
-    let header = Header::assemble(
-        Kind::Items,
-        key_id,
-        salt,
-        schedule.commitment(),
-        version.number,
-        &wrapped,
-    );
-    Ok((header, schedule.sealer().map_err(never)?))
+    let aad = wrap_aad(kind, key_id, tenant, version.number);
+    let wraps = u64::try_from(count).unwrap_or(u64::MAX);
+    wraps::count(app, key, version, wraps).await?;
+    let minted = app
+        .hsm
+        .mint_many(&version.on_token, aad, count, call.deadline)
+        .await;
+    let mut begun = Vec::with_capacity(count);
+    for minted in minted {
+        let (dek, wrapped) = minted?;
+        let mut salt: Salt = [0; 16];
+        app.entropy.fill(&mut salt)?;
+        let binding = Binding {
+            kind,
+            key_id,
+            tenant,
+            salt,
+            context,
+        };
+        let schedule = Schedule::derive(&dek, &binding).map_err(never)?;
+        let header = Header::assemble(
+            kind,
+            key_id,
+            salt,
+            schedule.commitment(),
+            version.number,
+            &wrapped,
+        );
+        begun.push((header, schedule));
+    }
+    Ok(begun)
 }
 
 /// Seals one item to the front of `room`; returns how much it took.

@@ -26,11 +26,27 @@ pub enum Action {
     RotateKey,
     /// What the HSM says about a key.
     GetKeyEvidence,
+    /// The public half of a pair.
+    GetPublicKey,
+    /// Sign.
+    Sign,
+    /// Check signatures.
+    Verify,
+    /// Make MACs.
+    Mac,
+    /// Check MACs.
+    VerifyMac,
+    /// Open what was encrypted to a public key.
+    AsymmetricDecrypt,
+    /// A data key for the caller's own use.
+    GenerateDataKey,
+    /// Open a wrapped data key.
+    DecryptDataKey,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 19] = [
         Self::Encrypt,
         Self::Decrypt,
         Self::Rewrap,
@@ -42,6 +58,14 @@ impl Action {
         Self::ListKeys,
         Self::RotateKey,
         Self::GetKeyEvidence,
+        Self::GetPublicKey,
+        Self::Sign,
+        Self::Verify,
+        Self::Mac,
+        Self::VerifyMac,
+        Self::AsymmetricDecrypt,
+        Self::GenerateDataKey,
+        Self::DecryptDataKey,
     ];
 
     /// As in the schema.
@@ -59,6 +83,14 @@ impl Action {
             Self::ListKeys => "list_keys",
             Self::RotateKey => "rotate_key",
             Self::GetKeyEvidence => "get_key_evidence",
+            Self::GetPublicKey => "get_public_key",
+            Self::Sign => "sign",
+            Self::Verify => "verify",
+            Self::Mac => "mac",
+            Self::VerifyMac => "verify_mac",
+            Self::AsymmetricDecrypt => "asymmetric_decrypt",
+            Self::GenerateDataKey => "generate_data_key",
+            Self::DecryptDataKey => "decrypt_data_key",
         }
     }
 }
@@ -94,6 +126,7 @@ pub mod act {
             }
         )*};
     }
-    actions!(KeyAction: Encrypt Decrypt Rewrap ReencryptFrom ReencryptTo GetKey RotateKey GetKeyEvidence);
+    actions!(KeyAction: Encrypt Decrypt Rewrap ReencryptFrom ReencryptTo GetKey RotateKey GetKeyEvidence
+        GetPublicKey Sign Verify Mac VerifyMac AsymmetricDecrypt GenerateDataKey DecryptDataKey);
     actions!(TenantAction: GenerateRandom CreateKey ListKeys);
 }

@@ -373,12 +373,26 @@ mod tests {
                 "decrypt",
                 "reencrypt_from",
                 "reencrypt_to",
-                "get_key"
+                "get_key",
+                "get_public_key",
+                "sign",
+                "verify",
+                "mac",
+                "verify_mac",
+                "asymmetric_decrypt",
+                "generate_data_key",
+                "decrypt_data_key"
             ]
         );
         assert_eq!(
             allowed("spiffe://a/admin"),
-            ["create_key", "get_key", "rotate_key", "get_key_evidence"]
+            [
+                "create_key",
+                "get_key",
+                "rotate_key",
+                "get_key_evidence",
+                "get_public_key"
+            ]
         );
         assert_eq!(allowed("spiffe://a/rewrap"), ["rewrap", "get_key"]);
         assert!(allowed("spiffe://a/nobody").is_empty());

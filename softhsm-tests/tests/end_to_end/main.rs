@@ -13,6 +13,7 @@
 
 mod cli;
 mod data;
+mod openssl;
 mod operation;
 mod start;
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use keywright_proto::v1::{
     CreateKeyRequest, CreateKeyResponse, GetKeyEvidenceRequest, GetKeyEvidenceResponse,
-    GetKeyRequest, GetKeyResponse, ListKeysRequest, ListKeysResponse, RotateKeyRequest,
-    RotateKeyResponse, keys_server::Keys,
+    GetKeyRequest, GetKeyResponse, GetPublicKeyRequest, GetPublicKeyResponse, ListKeysRequest,
+    ListKeysResponse, RotateKeyRequest, RotateKeyResponse, keys_server::Keys,
 };
 use tonic::{Request, Response, Status};
 
@@ -134,5 +134,20 @@ impl Keys for KeysDoor {
         evidence
             .map(|e| Response::new(convert::evidence(e)))
             .map_err(|e| status(&e, &id))
+    }
+
+    async fn get_public_key(
+        &self,
+        request: Request<GetPublicKeyRequest>,
+    ) -> Result<Response<GetPublicKeyResponse>, Status> {
+        let (call, request) = begin(request)?;
+        let id = call.entry.request_id.clone();
+        let public = accounted(&self.app, call, async |app, call| {
+            let name = convert::key_name("name", &request.name)?;
+            let version = (request.version != 0).then_some(request.version);
+            convert::public_key(&ops::get_public_key(app, call, &name, version)?)
+        })
+        .await;
+        public.map(Response::new).map_err(|e| status(&e, &id))
     }
 }

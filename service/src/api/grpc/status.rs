@@ -23,6 +23,7 @@ pub(super) fn code(kind: Kind) -> Code {
         Kind::Conflict => Code::Aborted,
         Kind::Busy => Code::ResourceExhausted,
         Kind::Unavailable => Code::Unavailable,
+        Kind::Unsupported => Code::Unimplemented,
         Kind::Late => Code::DeadlineExceeded,
         Kind::Internal => Code::Internal,
     }

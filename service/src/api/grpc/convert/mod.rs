@@ -1,11 +1,15 @@
 //! The only place that knows both the wire and the domain. Limits of a batch are
 //! checked here, before anything is looked up or made.
 
+mod signature;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use keywright_hsm::{Curve, Hash, RsaBits};
 use keywright_proto::v1 as proto;
+
+pub(super) use signature::*;
 
 use super::status::code;
 use crate::{

@@ -1,0 +1,135 @@
+//! `keywright data-key` and `asymmetric-decrypt`: what other programs encrypt with.
+
+use std::{io::Write, path::Path};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use keywright_client::{
+    Client, Failure, FailureKind,
+    proto::{
+        AsymmetricDecryptRequest, DataKeyForm, DecryptDataKeysRequest, GenerateDataKeysRequest,
+        OaepHash,
+    },
+};
+use serde_json::Value;
+
+use super::{data::pairs, sign::whole};
+use crate::{
+    args::{DataKey, Oaep, Output},
+    output::{self, Sink, input, print},
+};
+
+pub(crate) async fn run(client: &Client, command: DataKey, output: Output) -> Result<(), Failure> {
+    match command {
+        DataKey::Generate {
+            key,
+            bytes,
+            wrapped_only,
+            context,
+        } => {
+            let form = if wrapped_only {
+                DataKeyForm::Wrapped
+            } else {
+                DataKeyForm::Both
+            };
+            let request = GenerateDataKeysRequest {
+                key,
+                context: pairs(context)?,
+                lengths: vec![bytes],
+                form: form.into(),
+            };
+            generate(client, request, output).await
+        }
+        DataKey::Open {
+            wrapped,
+            bytes,
+            context,
+        } => {
+            let wrapped = BASE64_STANDARD.decode(wrapped.trim()).map_err(|_| {
+                Failure::new(
+                    FailureKind::Usage,
+                    "the wrapped data key is base64, as `keywright data-key generate` prints it",
+                )
+            })?;
+            let request = DecryptDataKeysRequest {
+                context: pairs(context)?,
+                wrapped: vec![Bytes::from(wrapped)],
+                lengths: vec![bytes],
+                ..Default::default()
+            };
+            let response = client
+                .crypto()
+                .decrypt_data_keys(request)
+                .await?
+                .into_inner();
+            let plaintext = response.plaintexts.into_iter().next().unwrap_or_default();
+            show(&[("plaintext", &plaintext)], output)
+        }
+    }
+}
+
+async fn generate(
+    client: &Client,
+    request: GenerateDataKeysRequest,
+    output: Output,
+) -> Result<(), Failure> {
+    let response = client
+        .crypto()
+        .generate_data_keys(request)
+        .await?
+        .into_inner();
+    let key = response.data_keys.into_iter().next().unwrap_or_default();
+    let mut parts = vec![("plaintext", &key.plaintext), ("wrapped", &key.wrapped)];
+    parts.retain(|(_, bytes)| !bytes.is_empty());
+    show(&parts, output)
+}
+
+fn show(parts: &[(&str, &Bytes)], output: Output) -> Result<(), Failure> {
+    let encoded = parts
+        .iter()
+        .map(|(name, bytes)| (*name, BASE64_STANDARD.encode(bytes)));
+    match output {
+        Output::Table => {
+            let lines: Vec<String> = encoded
+                .map(|(name, text)| format!("{name:<9}  {text}\n"))
+                .collect();
+            print(&lines.concat())
+        }
+        Output::Json => {
+            let fields = encoded.map(|(name, text)| (name.to_owned(), Value::from(text)));
+            output::json(&Value::Object(fields.collect()))
+        }
+    }
+}
+
+pub(crate) async fn asymmetric_decrypt(
+    client: &Client,
+    key: String,
+    version: Option<u32>,
+    hash: Oaep,
+    from: Option<&Path>,
+    to: Option<&Path>,
+) -> Result<(), Failure> {
+    let request = AsymmetricDecryptRequest {
+        key,
+        key_version: version.unwrap_or(0),
+        hash: match hash {
+            Oaep::Sha1 => OaepHash::Sha1.into(),
+            Oaep::Sha256 => OaepHash::Sha256.into(),
+            Oaep::Sha384 => OaepHash::Sha384.into(),
+            Oaep::Sha512 => OaepHash::Sha512.into(),
+        },
+        ciphertexts: vec![whole(input(from)?.0)?],
+        ..Default::default()
+    };
+    let response = client
+        .crypto()
+        .asymmetric_decrypt(request)
+        .await?
+        .into_inner();
+    let plaintext = response.plaintexts.into_iter().next().unwrap_or_default();
+    let mut sink = Sink::open(to, true)?;
+    sink.write_all(&plaintext)
+        .map_err(|e| Failure::io("output", &e))?;
+    sink.finish()
+}

@@ -1,0 +1,59 @@
+//! Open what was encrypted to a public key.
+
+use bytes::Bytes;
+use keywright_hsm::{self as hsm, Oaep};
+
+use super::{App, Call, Output, Strings, each};
+use crate::{
+    error::Result,
+    key::{KeyName, KeyUse},
+    policy::act,
+};
+
+/// What to open.
+#[derive(Debug)]
+pub struct AsymmetricDecrypt {
+    /// With which key.
+    pub key: KeyName,
+    /// Which version; none: the primary one.
+    pub version: Option<u32>,
+    /// Hash of OAEP.
+    pub how: Oaep,
+    /// In order.
+    pub ciphertexts: Strings,
+}
+
+/// Opens each ciphertext; gives the version too.
+///
+/// # Errors
+/// Permission, use and state of the key, HSM; ciphertexts fail by themselves, all with
+/// one answer.
+pub async fn asymmetric_decrypt(
+    app: &App,
+    call: &mut Call,
+    request: AsymmetricDecrypt,
+) -> Result<(Output, u32)> {
+    let permit =
+        app.keyring
+            .open::<act::AsymmetricDecrypt>(&call.caller, &request.key, &mut call.entry)?;
+    let key = permit.key();
+    let number = request.version.unwrap_or(key.primary.get());
+    let version = key.to_process(KeyUse::Decrypt, number)?.get();
+    call.note(key, Some(number));
+    let jobs = request
+        .ciphertexts
+        .iter()
+        .map(|ciphertext| {
+            Ok(hsm::Decrypt {
+                key: version.on_token.clone(),
+                how: request.how,
+                ciphertext: Bytes::copy_from_slice(ciphertext),
+            })
+        })
+        .collect();
+    let deadline = call.deadline;
+    let results = each(jobs, async |jobs| app.hsm.decrypt(jobs, deadline).await).await;
+    let output = Output::collect(results);
+    call.batch(&request.ciphertexts, &output)?;
+    Ok((output, number))
+}

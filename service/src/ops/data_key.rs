@@ -1,0 +1,144 @@
+//! Data keys for callers that encrypt for themselves: an envelope header of kind 2 and
+//! what is derived from it (`docs/envelope.md`). The DEK itself is never handed out.
+
+use std::sync::Arc;
+
+use keywright_hsm::Dek;
+use zeroize::Zeroizing;
+
+use super::{
+    App, Call, Output, Strings,
+    open::{Keys, note_envelopes},
+    seal,
+};
+use crate::{
+    envelope::{Context, Header, Kind, Schedule},
+    error::{Error, Reason, Result},
+    key::{KeyName, KeyUse},
+    policy::act,
+};
+
+/// What to make.
+#[derive(Debug)]
+pub struct GenerateDataKeys {
+    /// Under which key.
+    pub key: KeyName,
+    /// Bound to each.
+    pub context: Context,
+    /// 16, 32 or 64, one for each.
+    pub lengths: Vec<u32>,
+}
+
+/// A data key.
+#[derive(Debug)]
+pub struct DataKey {
+    /// For use now.
+    pub plaintext: Zeroizing<Vec<u8>>,
+    /// For the shelf.
+    pub wrapped: Header,
+}
+
+/// What to open.
+#[derive(Debug)]
+pub struct DecryptDataKeys {
+    /// The context of all of them.
+    pub context: Context,
+    /// Wrapped data keys, in order.
+    pub wrapped: Strings,
+    /// The length of each; none: 32 for all.
+    pub lengths: Vec<u32>,
+    /// Refuse data keys of any other key.
+    pub only_key: Option<KeyName>,
+}
+
+/// Makes data keys, each under a DEK of its own; gives the version too.
+///
+/// # Errors
+/// Permission, use, state and exhaustion of the key, HSM, store.
+pub async fn generate_data_keys(
+    app: &Arc<App>,
+    call: &mut Call,
+    request: GenerateDataKeys,
+) -> Result<(Vec<DataKey>, u32)> {
+    let permit =
+        app.keyring
+            .open::<act::GenerateDataKey>(&call.caller, &request.key, &mut call.entry)?;
+    let key = permit.key();
+    let version = key.to_protect(KeyUse::Encrypt)?.get();
+    call.note(key, Some(version.number.get()));
+    call.entry.context_pairs = request.context.pairs();
+    let count = request.lengths.len();
+    let schedules = seal::begin(
+        app,
+        call,
+        key,
+        &request.context,
+        version,
+        Kind::DataKey,
+        count,
+    )
+    .await?;
+    call.entry.envelopes = count;
+    let mut keys = Vec::with_capacity(count);
+    let mut bytes = 0;
+    for (length, (wrapped, schedule)) in request.lengths.iter().zip(schedules) {
+        let plaintext = export(&schedule, *length)?;
+        bytes += plaintext.len();
+        keys.push(DataKey { plaintext, wrapped });
+    }
+    call.items(count, 0, bytes);
+    Ok((keys, version.number.get()))
+}
+
+/// Opens wrapped data keys.
+///
+/// # Errors
+/// When every one failed alike; else failures stand in the output.
+pub async fn decrypt_data_keys(
+    app: &Arc<App>,
+    call: &mut Call,
+    request: DecryptDataKeys,
+) -> Result<Output> {
+    let mut keys =
+        Keys::<act::DecryptDataKey>::new(app, request.only_key.as_ref(), &[Kind::DataKey]);
+    let found: Vec<_> = request
+        .wrapped
+        .iter()
+        .map(|header| keys.find(call, header))
+        .collect();
+    call.entry.context_pairs = request.context.pairs();
+    note_envelopes(call, &found);
+    let jobs = found.iter().flatten().map(|f| f.unwrap.clone()).collect();
+    let mut deks = app.hsm.unwrap(jobs, call.deadline).await.into_iter();
+    let lengths = request
+        .lengths
+        .iter()
+        .copied()
+        .chain(std::iter::repeat(DEFAULT));
+    let output = Output::collect(found.into_iter().zip(lengths).map(|(found, length)| {
+        let found = found?;
+        let dek: Dek = deks
+            .next()
+            .ok_or_else(|| Error::internal("an unwrap got lost"))??;
+        let schedule = Schedule::verify(&dek, &found.header, found.key.tenant, &request.context)
+            .map_err(|_| Error::refused())?;
+        export(&schedule, length)
+    }));
+    call.batch(&request.wrapped, &output)?;
+    Ok(output)
+}
+
+/// What most ciphers want.
+const DEFAULT: u32 = 32;
+
+fn export(schedule: &Schedule, length: u32) -> Result<Zeroizing<Vec<u8>>> {
+    let mut out = Zeroizing::new(vec![0; usize::try_from(length).unwrap_or(0)]);
+    schedule.export(&mut out).map_err(|_| {
+        Error::field(
+            Reason::InvalidArgument,
+            "lengths",
+            format!("a data key of {length} bytes; choose 16, 32 or 64"),
+        )
+    })?;
+    Ok(out)
+}

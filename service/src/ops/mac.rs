@@ -1,0 +1,115 @@
+//! Make and check MACs of a batch.
+
+use bytes::Bytes;
+use keywright_hsm as hsm;
+use subtle::ConstantTimeEq;
+
+use super::{App, Call, Output, Strings, Verdict, each};
+use crate::{
+    error::{Error, Result},
+    key::{Key, KeyName, KeyUse, KeyVersion},
+    policy::act,
+};
+
+/// What to authenticate.
+#[derive(Debug)]
+pub struct Mac {
+    /// With which key.
+    pub key: KeyName,
+    /// In order.
+    pub inputs: Strings,
+}
+
+/// What to check.
+#[derive(Debug)]
+pub struct VerifyMac {
+    /// Of which key.
+    pub key: KeyName,
+    /// In order.
+    pub inputs: Strings,
+    /// One for each input.
+    pub macs: Strings,
+    /// Only this version; none: any that may process.
+    pub version: Option<u32>,
+}
+
+/// Makes a MAC of each input under the primary version; gives the version too.
+///
+/// # Errors
+/// Permission, use and state of the key, HSM; inputs fail by themselves.
+pub async fn mac(app: &App, call: &mut Call, request: Mac) -> Result<(Output, u32)> {
+    let permit = app
+        .keyring
+        .open::<act::Mac>(&call.caller, &request.key, &mut call.entry)?;
+    let key = permit.key();
+    let version = key.to_protect(KeyUse::Mac)?.get();
+    call.note(key, Some(version.number.get()));
+    let output = Output::collect(macs(app, call, version, &request.inputs).await);
+    call.batch(&request.inputs, &output)?;
+    Ok((output, version.number.get()))
+}
+
+/// Checks each MAC.
+///
+/// # Errors
+/// Permission, use and state of the key, HSM. A MAC that is not valid is a verdict.
+pub async fn verify_mac(app: &App, call: &mut Call, request: VerifyMac) -> Result<Vec<Verdict>> {
+    let permit = app
+        .keyring
+        .open::<act::VerifyMac>(&call.caller, &request.key, &mut call.entry)?;
+    let key = permit.key();
+    let versions = candidates(key, KeyUse::Mac, request.version)?;
+    call.note(key, request.version);
+    let mut verdicts = vec![Verdict { version: None }; request.inputs.len()];
+    for version in versions {
+        if verdicts.iter().all(|v| v.version.is_some()) {
+            break;
+        }
+        let made = macs(app, call, version, &request.inputs).await;
+        for ((verdict, made), given) in verdicts.iter_mut().zip(made).zip(request.macs.iter()) {
+            if verdict.version.is_none() && bool::from(made?.ct_eq(given)) {
+                verdict.version = Some(version.number.get());
+            }
+        }
+    }
+    call.verdicts(&request.inputs, &verdicts);
+    Ok(verdicts)
+}
+
+async fn macs(
+    app: &App,
+    call: &Call,
+    version: &KeyVersion,
+    inputs: &Strings,
+) -> Vec<Result<Vec<u8>>> {
+    let jobs = inputs
+        .iter()
+        .map(|input| {
+            super::seal::fits(&app.limits, input.len())?;
+            Ok(hsm::Mac {
+                key: version.on_token.clone(),
+                message: Bytes::copy_from_slice(input),
+            })
+        })
+        .collect();
+    each(jobs, async |jobs| app.hsm.mac(jobs, call.deadline).await).await
+}
+
+/// The version asked for, or every one that may process, newest first.
+pub(super) fn candidates(key: &Key, wanted: KeyUse, only: Option<u32>) -> Result<Vec<&KeyVersion>> {
+    if let Some(number) = only {
+        return Ok(vec![key.to_process(wanted, number)?.get()]);
+    }
+    let versions: Vec<&KeyVersion> = key
+        .versions()
+        .rev()
+        .filter_map(|v| key.to_process(wanted, v.number.get()).ok())
+        .map(crate::key::ProcessVersion::get)
+        .collect();
+    if versions.is_empty() {
+        // Says why: the use, or the state of the primary version.
+        key.to_process(wanted, key.primary.get())?;
+        return Err(Error::internal("no version and no reason"));
+    }
+    Ok(versions)
+}
