@@ -1,6 +1,6 @@
 """A client that shares no code with Keywright: encrypts with grpcio, and the command
 line decrypts; then the other way round. Once with stubs compiled from the .proto files,
-once with nothing but server reflection."""
+once with nothing but server reflection. A JOSE library accepts the keys and signatures."""
 
 import base64
 import os
@@ -10,6 +10,7 @@ import sys
 import tempfile
 
 import grpc
+import jwt
 from google.protobuf import descriptor_pool, message_factory
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_tools import protoc
@@ -101,6 +102,41 @@ def with_stubs(env, folder):
             assert b"DECRYPTION_FAILED" in details, details
 
 
+def jose(env):
+    """A JSON Web Token, signed in the HSM, checked with the JWK by a JOSE library."""
+    from keywright.v1 import crypto_pb2 as c, crypto_pb2_grpc, keys_pb2 as k, keys_pb2_grpc
+    b64 = lambda raw: base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+    rows = [
+        (k.KEY_SPEC_EC_P256, "ES256", c.SIGNATURE_SCHEME_ECDSA_SHA_256),
+        (k.KEY_SPEC_EC_P384, "ES384", c.SIGNATURE_SCHEME_ECDSA_SHA_384),
+        (k.KEY_SPEC_ED25519, "EdDSA", c.SIGNATURE_SCHEME_ED25519),
+        (k.KEY_SPEC_RSA_2048, "PS256", c.SIGNATURE_SCHEME_RSA_PSS_SHA_256),
+        (k.KEY_SPEC_RSA_2048, "RS512", c.SIGNATURE_SCHEME_RSA_PKCS1_SHA_512),
+    ]
+    with channel(env) as ch:
+        keys, crypto = keys_pb2_grpc.KeysStub(ch), crypto_pb2_grpc.CryptoStub(ch)
+        for n, (spec, alg, scheme) in enumerate(rows):
+            name = f"python/jwt-{n}"
+            keys.CreateKey(k.CreateKeyRequest(name=name, spec=spec))
+            public = jwt.PyJWK.from_json(
+                keys.GetPublicKey(k.GetPublicKeyRequest(name=name)).jwk, algorithm=alg)
+            head = b64(b'{"alg":"%s","kid":"%s"}' % (alg.encode(), public.key_id.encode()))
+            body = b64(b'{"sub":"keywright"}')
+            signature = crypto.Sign(c.SignRequest(
+                key=name, inputs=[f"{head}.{body}".encode()],
+                algorithm=c.SignatureAlgorithm(
+                    scheme=scheme, encoding=c.SIGNATURE_ENCODING_RAW))).signatures[0]
+            token = f"{head}.{body}.{b64(signature)}"
+            assert jwt.decode(token, public, algorithms=[alg])["sub"] == "keywright", alg
+            other = b64(b'{"sub":"else"}')
+            forged = f"{head}.{other}.{b64(signature)}"
+            try:
+                jwt.decode(forged, public, algorithms=[alg])
+                sys.exit(f"{alg}: a forged token was accepted")
+            except jwt.InvalidSignatureError:
+                pass
+
+
 def by_reflection(env):
     with channel(env) as ch:
         pool = descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(ch))
@@ -121,10 +157,12 @@ def main():
         try:
             with_stubs(env, folder)
             by_reflection(env)
+            jose(env)
         finally:
             daemon.terminate()
             daemon.wait()
     print("python client: encrypts, the command line decrypts, and the other way round ... ok")
+    print("python client: a JOSE library takes the JWKs and the signatures made with them ... ok")
 
 
 if __name__ == "__main__":
