@@ -400,6 +400,16 @@ keywright key create inbox/partners --spec rsa-3072 --use decrypt")]
         /// Name of the key.
         name: String,
     },
+    /// Stop a version, or all of them, for now: neither protects nor processes.
+    Suspend(Versions),
+    /// Let suspended or deactivated versions work again.
+    Resume(Versions),
+    /// Protect nothing more under a version; what it protected still opens.
+    #[command(after_help = "Example:\n  keywright key deactivate payments/cards --version 1")]
+    Deactivate(Versions),
+    /// Mark a version as compromised: it does nothing any more, for ever. Re-encrypt what
+    /// it protected before you do this.
+    Compromise(Versions),
     /// Write the public key.
     #[command(after_help = "Examples:\n  \
 keywright key public releases/linux > releases.pem\n  \
@@ -423,6 +433,19 @@ keywright key public releases/linux --format jwk")]
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
         version: Option<u32>,
     },
+}
+
+#[derive(Debug, Flags)]
+pub(crate) struct Versions {
+    /// Name of the key.
+    pub(crate) name: String,
+    /// Only this version; left out: every one that may.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) version: Option<u32>,
+    /// The revision you have seen (`key show --output json`); refuse when it is another
+    /// by now.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) revision: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -286,6 +286,14 @@ impl From<Unusable> for Error {
                 Reason::KeyVersionNotFound,
                 format!("this key has no version {n} here"),
             ),
+            Unusable::Move { number, from, to } => Self::new(
+                Reason::KeyState,
+                format!(
+                    "version {number} of this key is {}, it cannot become {}",
+                    from.name(),
+                    to.name()
+                ),
+            ),
             Unusable::Use { is, wanted } => Self::new(
                 Reason::KeyUse,
                 format!("the key is for {}, not for {}", is.name(), wanted.name()),

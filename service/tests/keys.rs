@@ -324,3 +324,123 @@ async fn a_client_that_leaves_does_not_leave_a_half_done_key() {
     assert!(it.app.store.load().await.unwrap().intents.is_empty());
     assert_eq!(it.records("CreateKey").pop().unwrap()["outcome"], "OK");
 }
+
+/// One row for each state: what works on what was sealed before, and on new data.
+#[tokio::test]
+async fn a_state_takes_effect_at_once_and_survives() {
+    use proto::KeyState as S;
+    let it = Appliance::start().await;
+    it.create("red", "k").await;
+    let (admin, user) = (
+        it.client("red", "admin").await,
+        it.client("red", "user").await,
+    );
+    let rewrapper = it.client("red", "rewrap").await;
+    let sealed = user
+        .crypto()
+        .encrypt(encrypt("k", &[b"x"]))
+        .await
+        .unwrap()
+        .into_inner();
+    let change = async |version: u32, state: S, revision: u64| {
+        let request = proto::ChangeStateRequest {
+            name: "k".into(),
+            version,
+            state: state.into(),
+            revision,
+        };
+        let response = admin.keys().change_state(request).await?;
+        Ok::<_, tonic::Status>(response.into_inner().key.unwrap())
+    };
+    let works = async || {
+        let protects = user.crypto().encrypt(encrypt("k", &[b"y"])).await;
+        let request = proto::DecryptRequest {
+            header: sealed.header.clone(),
+            items: sealed.items.clone(),
+            ..Default::default()
+        };
+        let processes = user.crypto().decrypt(request).await;
+        for e in [protects.as_ref().err(), processes.as_ref().err()]
+            .into_iter()
+            .flatten()
+        {
+            assert_eq!(
+                (e.code(), reason(e).as_str()),
+                (Code::FailedPrecondition, "KEY_STATE")
+            );
+        }
+        (protects.is_ok(), processes.is_ok())
+    };
+    assert_eq!(works().await, (true, true));
+    for (state, expected) in [
+        (S::Suspended, (false, false)),
+        (S::Active, (true, true)),
+        (S::Deactivated, (false, true)),
+        (S::Suspended, (false, false)),
+        (S::Deactivated, (false, true)),
+    ] {
+        let key = change(1, state, 0).await.unwrap();
+        assert_eq!(key.versions[0].state(), state);
+        assert_eq!(works().await, expected, "{state:?}");
+    }
+    // A new version protects; the old one still opens, and moves by rewrap.
+    let request = proto::RotateKeyRequest { name: "k".into() };
+    let rotated = admin.keys().rotate_key(request).await.unwrap().into_inner();
+    assert_eq!(works().await, (true, true));
+    let request = proto::RewrapRequest {
+        envelopes: vec![sealed.header.clone()],
+        ..Default::default()
+    };
+    let moved = rewrapper
+        .crypto()
+        .rewrap(request.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(moved.rewrapped, 1);
+    // Compromised is for ever, also for rewrap.
+    change(1, S::Compromised, 0).await.unwrap();
+    assert_eq!(works().await, (true, false));
+    let e = rewrapper.crypto().rewrap(request).await.unwrap_err();
+    assert_eq!(reason(&e), "KEY_STATE");
+    let e = change(1, S::Active, 0).await.unwrap_err();
+    assert_eq!(reason(&e), "KEY_STATE");
+    assert!(
+        e.message()
+            .contains("is compromised, it cannot become active"),
+        "{}",
+        e.message()
+    );
+    // All that may: version 2 only.
+    let all = change(0, S::Suspended, 0).await.unwrap();
+    let states: Vec<S> = all.versions.iter().map(proto::KeyVersion::state).collect();
+    assert_eq!(states, [S::Compromised, S::Suspended]);
+    // Two writers: the one who has not seen the other's change is told.
+    let e = change(2, S::Active, rotated.key.unwrap().revision)
+        .await
+        .unwrap_err();
+    assert_eq!((e.code(), reason(&e).as_str()), (Code::Aborted, "CONFLICT"));
+    change(2, S::Active, all.revision).await.unwrap();
+    for (version, state, expected) in [
+        (3, S::Suspended, "KEY_VERSION_NOT_FOUND"),
+        (1, S::Destroyed, "INVALID_ARGUMENT"),
+        (1, S::Unspecified, "INVALID_ARGUMENT"),
+        (2, S::Active, "KEY_STATE"),
+    ] {
+        let e = change(version, state, 0).await.unwrap_err();
+        assert_eq!(reason(&e), expected, "{version} {state:?}");
+    }
+    // And after a restart it is as it was.
+    let it = it.restart().await;
+    let request = proto::GetKeyRequest { name: "k".into() };
+    let key = it
+        .client("red", "admin")
+        .await
+        .keys()
+        .get_key(request)
+        .await
+        .unwrap();
+    let key = key.into_inner().key.unwrap();
+    let states: Vec<S> = key.versions.iter().map(proto::KeyVersion::state).collect();
+    assert_eq!(states, [S::Compromised, S::Active]);
+}

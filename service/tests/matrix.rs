@@ -26,7 +26,7 @@ use tonic::{Code, Status};
 
 /// Roles that may call an RPC on a key of their own tenant, in the order of [`ROLES`]:
 /// key-user, key-admin, rewrapper, auditor, node-operator, everything.
-const MATRIX: [(&str, [bool; 6]); 18] = [
+const MATRIX: [(&str, [bool; 6]); 19] = [
     ("Crypto.Encrypt", [Y, N, N, N, N, Y]),
     ("Crypto.Decrypt", [Y, N, N, N, N, Y]),
     ("Crypto.Rewrap", [N, N, Y, N, N, Y]),
@@ -37,6 +37,7 @@ const MATRIX: [(&str, [bool; 6]); 18] = [
     ("Keys.ListKeys", [Y, Y, Y, Y, N, Y]),
     ("Keys.RotateKey", [N, Y, N, N, N, Y]),
     ("Keys.GetKeyEvidence", [N, Y, N, Y, N, Y]),
+    ("Keys.ChangeState", [N, Y, N, N, N, Y]),
     ("Keys.GetPublicKey", [Y, Y, N, Y, N, Y]),
     ("Crypto.Sign", [Y, N, N, N, N, Y]),
     ("Crypto.Verify", [Y, N, N, Y, N, Y]),
@@ -184,6 +185,19 @@ async fn call(client: &Client, rpc: &str, key: &str, sample: &Sample) -> Result<
     } = sample.clone();
     let (items, inputs) = (vec![item], vec![Bytes::from("m")]);
     match rpc {
+        "Keys.ChangeState" => {
+            // Back and forth, for the next role.
+            for state in [proto::KeyState::Suspended, proto::KeyState::Active] {
+                let request = proto::ChangeStateRequest {
+                    name: name.clone(),
+                    version: 1,
+                    state: state.into(),
+                    revision: 0,
+                };
+                client.keys().change_state(request).await?;
+            }
+            Ok(())
+        }
         "Keys.GetPublicKey" => {
             let request = proto::GetPublicKeyRequest { name, version: 0 };
             client.keys().get_public_key(request).await.map(drop)

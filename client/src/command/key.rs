@@ -6,14 +6,14 @@ use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use keywright_client::{
     Client, Failure, FailureKind,
     proto::{
-        self, CreateKeyRequest, GetKeyEvidenceRequest, GetKeyRequest, GetPublicKeyRequest,
-        KeyState, ListKeysRequest, RotateKeyRequest,
+        self, ChangeStateRequest, CreateKeyRequest, GetKeyEvidenceRequest, GetKeyRequest,
+        GetPublicKeyRequest, KeyState, ListKeysRequest, RotateKeyRequest,
     },
 };
 use serde_json::{Value, json};
 
 use crate::{
-    args::{Key, Output, PublicForm, Spec, Use},
+    args::{Key, Output, PublicForm, Spec, Use, Versions},
     output::{self, print},
 };
 
@@ -56,6 +56,10 @@ pub(crate) async fn run(client: &Client, command: Key, output: Output) -> Result
             show(key, output)
         }
         Key::List { prefix } => list(client, prefix, output).await,
+        Key::Suspend(which) => change(client, which, KeyState::Suspended, output).await,
+        Key::Resume(which) => change(client, which, KeyState::Active, output).await,
+        Key::Deactivate(which) => change(client, which, KeyState::Deactivated, output).await,
+        Key::Compromise(which) => change(client, which, KeyState::Compromised, output).await,
         Key::Public {
             name,
             format,
@@ -83,6 +87,24 @@ pub(crate) async fn run(client: &Client, command: Key, output: Output) -> Result
             )
         }
     }
+}
+
+async fn change(
+    client: &Client,
+    which: Versions,
+    state: KeyState,
+    output: Output,
+) -> Result<(), Failure> {
+    let request = ChangeStateRequest {
+        name: which.name,
+        version: which.version.unwrap_or(0),
+        state: state.into(),
+        revision: which.revision.unwrap_or(0),
+    };
+    show(
+        client.keys().change_state(request).await?.into_inner().key,
+        output,
+    )
 }
 
 fn once(labels: Vec<(String, String)>) -> Result<BTreeMap<String, String>, Failure> {

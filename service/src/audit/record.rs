@@ -44,6 +44,9 @@ pub struct Entry {
     /// The policies that decided, by id.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<String>,
+    /// The state that versions were moved to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<&'static str>,
     /// `OK` or a [`Reason`].
     pub outcome: &'static str,
     /// Items that succeeded.

@@ -179,6 +179,15 @@ pub enum Unusable {
     NoSuchVersion(u32),
     /// Its state forbids it.
     State(VersionNumber, KeyState),
+    /// No such move in the table of states.
+    Move {
+        /// Which version.
+        number: VersionNumber,
+        /// Its state.
+        from: KeyState,
+        /// The state that was asked for.
+        to: KeyState,
+    },
     /// The key is for another use.
     Use {
         /// What it is for.
@@ -231,6 +240,39 @@ impl Key {
         next.versions.insert(version.number, version);
         next.revision = Revision(self.revision.0 + 1);
         next
+    }
+
+    /// The next picture: one version in another state, or (`only` is `None`) every version
+    /// that may move there; and which ones moved.
+    ///
+    /// # Errors
+    /// [`Unusable::NoSuchVersion`], or [`Unusable::Move`] when the table of states has no
+    /// such move.
+    pub fn moved(
+        &self,
+        only: Option<u32>,
+        to: KeyState,
+    ) -> Result<(Self, Vec<VersionNumber>), Unusable> {
+        let named = only.unwrap_or(self.primary.get());
+        let named = self.version(named).ok_or(Unusable::NoSuchVersion(named))?;
+        let mut next = self.clone();
+        next.revision = Revision(self.revision.0 + 1);
+        let mut moved = Vec::new();
+        for version in next.versions.values_mut() {
+            let wanted = only.is_none_or(|n| n == version.number.get());
+            if wanted && version.state.may_become(to) {
+                version.state = to;
+                moved.push(version.number);
+            }
+        }
+        if moved.is_empty() {
+            return Err(Unusable::Move {
+                number: named.number,
+                from: named.state,
+                to,
+            });
+        }
+        Ok((next, moved))
     }
 
     /// Number of the next version; `None` when the numbers are used up.
@@ -396,6 +438,28 @@ pub(crate) mod tests {
         assert_eq!(
             key("a").to_process(KeyUse::Encrypt, 0).unwrap_err(),
             Unusable::NoSuchVersion(0)
+        );
+    }
+
+    #[test]
+    fn versions_move_as_the_table_says() {
+        let two = key("a").rotated(version(2, KeyState::Active));
+        let states = |k: &Key| k.versions().map(|v| v.state).collect::<Vec<_>>();
+        let (old, moved) = two.moved(Some(1), KeyState::Deactivated).unwrap();
+        assert_eq!(moved.len(), 1);
+        assert_eq!(states(&old), [KeyState::Deactivated, KeyState::Active]);
+        assert_eq!(old.revision, Revision(3));
+        // All that may: a compromised one stays where it is.
+        let (mixed, _) = two.moved(Some(1), KeyState::Compromised).unwrap();
+        let (all, moved) = mixed.moved(None, KeyState::Suspended).unwrap();
+        assert_eq!(moved, [VersionNumber::new(2).unwrap()]);
+        assert_eq!(states(&all), [KeyState::Compromised, KeyState::Suspended]);
+        let refused = |k: &Key, only, to| matches!(k.moved(only, to), Err(Unusable::Move { .. }));
+        assert!(refused(&mixed, Some(1), KeyState::Active));
+        assert!(refused(&all, None, KeyState::Suspended));
+        assert_eq!(
+            two.moved(Some(9), KeyState::Suspended).unwrap_err(),
+            Unusable::NoSuchVersion(9)
         );
     }
 

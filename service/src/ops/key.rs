@@ -5,6 +5,7 @@
 //! anybody. What is left between two steps is an intent, or an object on the token that
 //! belongs to nothing: it is reported at the next start and never deleted by itself.
 
+mod change_state;
 mod create;
 mod evidence;
 mod generate;
@@ -13,6 +14,7 @@ mod list;
 mod public;
 mod rotate;
 
+pub use change_state::{ChangeState, change_state};
 pub use create::create_key;
 pub use evidence::{Evidence, VersionEvidence, get_key_evidence};
 pub use get::get_key;

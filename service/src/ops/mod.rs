@@ -33,8 +33,8 @@ pub use data_key::{
 pub use decrypt::{Decrypt, decrypt};
 pub use encrypt::{Encrypt, Sealed, encrypt};
 pub use key::{
-    Evidence, ListKeys, Page, Public, VersionEvidence, create_key, get_key, get_key_evidence,
-    get_public_key, list_keys, rotate_key,
+    ChangeState, Evidence, ListKeys, Page, Public, VersionEvidence, change_state, create_key,
+    get_key, get_key_evidence, get_public_key, list_keys, rotate_key,
 };
 pub use mac::{Mac, VerifyMac, mac, verify_mac};
 pub use open::Envelopes;

@@ -26,6 +26,8 @@ pub enum Action {
     RotateKey,
     /// What the HSM says about a key.
     GetKeyEvidence,
+    /// Suspend, resume, deactivate, mark as compromised.
+    ChangeState,
     /// The public half of a pair.
     GetPublicKey,
     /// Sign.
@@ -46,7 +48,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Encrypt,
         Self::Decrypt,
         Self::Rewrap,
@@ -58,6 +60,7 @@ impl Action {
         Self::ListKeys,
         Self::RotateKey,
         Self::GetKeyEvidence,
+        Self::ChangeState,
         Self::GetPublicKey,
         Self::Sign,
         Self::Verify,
@@ -83,6 +86,7 @@ impl Action {
             Self::ListKeys => "list_keys",
             Self::RotateKey => "rotate_key",
             Self::GetKeyEvidence => "get_key_evidence",
+            Self::ChangeState => "change_state",
             Self::GetPublicKey => "get_public_key",
             Self::Sign => "sign",
             Self::Verify => "verify",
@@ -126,7 +130,7 @@ pub mod act {
             }
         )*};
     }
-    actions!(KeyAction: Encrypt Decrypt Rewrap ReencryptFrom ReencryptTo GetKey RotateKey GetKeyEvidence
+    actions!(KeyAction: Encrypt Decrypt Rewrap ReencryptFrom ReencryptTo GetKey RotateKey GetKeyEvidence ChangeState
         GetPublicKey Sign Verify Mac VerifyMac AsymmetricDecrypt GenerateDataKey DecryptDataKey);
     actions!(TenantAction: GenerateRandom CreateKey ListKeys);
 }

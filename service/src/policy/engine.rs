@@ -391,6 +391,7 @@ mod tests {
                 "get_key",
                 "rotate_key",
                 "get_key_evidence",
+                "change_state",
                 "get_public_key"
             ]
         );

@@ -121,6 +121,15 @@ async fn keys(store: &dyn Store) {
     let second = one.version(2).unwrap();
     assert_eq!(second.on_token, version(1, 2).on_token);
     assert_eq!(second.created_ms, version(1, 2).created_ms);
+
+    let (next, moved) = one.moved(Some(1), KeyState::Deactivated).unwrap();
+    store.set_states(&next, &moved).await.unwrap();
+    let again = store.set_states(&next, &moved).await;
+    assert!(matches!(again, Err(StoreError::Conflict)));
+    let loaded = store.load().await.unwrap().keys;
+    let states: Vec<KeyState> = loaded[0].versions().map(|v| v.state).collect();
+    assert_eq!(states, [KeyState::Deactivated, KeyState::Active]);
+    assert_eq!(loaded[0].revision, Revision(3));
 }
 
 async fn counters(store: &dyn Store) {

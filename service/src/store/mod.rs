@@ -137,6 +137,10 @@ pub trait Store: Send + Sync {
     /// revision is not the one before.
     async fn add_version(&self, next: &Key, version: &KeyVersion) -> Result<()>;
 
+    /// Stores the states of the versions that moved, all or nothing. `next` is the key
+    /// after the change; [`StoreError::Conflict`] as for `add_version`.
+    async fn set_states(&self, next: &Key, moved: &[VersionNumber]) -> Result<()>;
+
     /// Reserves `block` more wraps for a version and returns the new total; `None` when
     /// that would pass `limit`.
     async fn reserve_wraps(

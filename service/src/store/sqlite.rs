@@ -217,6 +217,30 @@ impl Store for SqliteStore {
         tx.commit().await.map_err(unavailable)
     }
 
+    async fn set_states(&self, next: &Key, moved: &[VersionNumber]) -> Result<()> {
+        let mut tx = self.write().await?;
+        let changed = sqlx::query("UPDATE keys SET revision = $1 WHERE id = $2 AND revision = $3")
+            .bind(signed(next.revision.0))
+            .bind(next.id.0.to_vec())
+            .bind(signed(next.revision.0) - 1)
+            .execute(&mut *tx)
+            .await
+            .map_err(unavailable)?;
+        if changed.rows_affected() != 1 {
+            return Err(StoreError::Conflict);
+        }
+        for version in next.versions().filter(|v| moved.contains(&v.number)) {
+            sqlx::query("UPDATE key_versions SET state = $1 WHERE key_id = $2 AND number = $3")
+                .bind(version.state.name().to_owned())
+                .bind(next.id.0.to_vec())
+                .bind(i64::from(version.number.get()))
+                .execute(&mut *tx)
+                .await
+                .map_err(unavailable)?;
+        }
+        tx.commit().await.map_err(unavailable)
+    }
+
     async fn reserve_wraps(
         &self,
         key: KeyId,

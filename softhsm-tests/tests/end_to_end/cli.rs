@@ -148,6 +148,31 @@ fn exit_codes_mean_something() {
 }
 
 #[test]
+fn a_suspended_key_rests_until_it_is_resumed() {
+    let (dir, daemon) = start();
+    create(&daemon);
+    let (plain, sealed) = (dir.path().join("p"), dir.path().join("s"));
+    fs::write(&plain, b"text").unwrap();
+    encrypt_file(&daemon, &plain, &sealed);
+    let shown = ok(daemon.cli().args(["key", "suspend", KEY])).stdout;
+    assert!(String::from_utf8(shown).unwrap().contains("suspended"));
+    let text = fails(&mut decrypt(&daemon, &sealed, &plain), 8);
+    assert!(
+        text.contains("version 1 of this key is suspended"),
+        "{text}"
+    );
+    assert_eq!(fs::read(&plain).unwrap(), b"text");
+    let text = fails(
+        daemon.cli().args(["key", "resume", KEY, "--revision", "1"]),
+        3,
+    );
+    assert!(text.contains("somebody else changed this key"), "{text}");
+    let _ = ok(daemon.cli().args(["key", "resume", KEY]));
+    let _ = ok(&mut decrypt(&daemon, &sealed, &plain));
+    let _ = fails(daemon.cli_as("user").args(["key", "suspend", KEY]), 4);
+}
+
+#[test]
 fn standard_output_that_is_full_or_closed_is_no_panic() {
     let (_dir, daemon) = start();
     for args in [

@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// Every RPC of `keywright.v1`: path and name in records and metrics.
-pub const AUDITED_RPCS: [(&str, &str); 18] = [
+pub const AUDITED_RPCS: [(&str, &str); 19] = [
     ("/keywright.v1.Crypto/Encrypt", "Encrypt"),
     ("/keywright.v1.Crypto/Decrypt", "Decrypt"),
     ("/keywright.v1.Crypto/Rewrap", "Rewrap"),
@@ -45,6 +45,7 @@ pub const AUDITED_RPCS: [(&str, &str); 18] = [
     ("/keywright.v1.Keys/ListKeys", "ListKeys"),
     ("/keywright.v1.Keys/RotateKey", "RotateKey"),
     ("/keywright.v1.Keys/GetKeyEvidence", "GetKeyEvidence"),
+    ("/keywright.v1.Keys/ChangeState", "ChangeState"),
     ("/keywright.v1.Keys/GetPublicKey", "GetPublicKey"),
     ("/keywright.v1.Crypto/Sign", "Sign"),
     ("/keywright.v1.Crypto/Verify", "Verify"),

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 
 use keywright_proto::v1::{
-    CreateKeyRequest, CreateKeyResponse, GetKeyEvidenceRequest, GetKeyEvidenceResponse,
-    GetKeyRequest, GetKeyResponse, GetPublicKeyRequest, GetPublicKeyResponse, ListKeysRequest,
-    ListKeysResponse, RotateKeyRequest, RotateKeyResponse, keys_server::Keys,
+    ChangeStateRequest, ChangeStateResponse, CreateKeyRequest, CreateKeyResponse,
+    GetKeyEvidenceRequest, GetKeyEvidenceResponse, GetKeyRequest, GetKeyResponse,
+    GetPublicKeyRequest, GetPublicKeyResponse, ListKeysRequest, ListKeysResponse, RotateKeyRequest,
+    RotateKeyResponse, keys_server::Keys,
 };
 use tonic::{Request, Response, Status};
 
@@ -149,5 +150,27 @@ impl Keys for KeysDoor {
         })
         .await;
         public.map(Response::new).map_err(|e| status(&e, &id))
+    }
+
+    async fn change_state(
+        &self,
+        request: Request<ChangeStateRequest>,
+    ) -> Result<Response<ChangeStateResponse>, Status> {
+        let (call, request) = begin(request)?;
+        let id = call.entry.request_id.clone();
+        let app = Arc::clone(&self.app);
+        let key = detached(async move {
+            accounted(&app, call, async |app, call| {
+                ops::change_state(app, call, &convert::change_state(&request)?).await
+            })
+            .await
+        })
+        .await;
+        key.map(|k| {
+            Response::new(ChangeStateResponse {
+                key: Some(convert::key(&k)),
+            })
+        })
+        .map_err(|e| status(&e, &id))
     }
 }

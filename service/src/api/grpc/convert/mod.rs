@@ -318,6 +318,28 @@ pub(super) fn list(request: proto::ListKeysRequest) -> Result<ops::ListKeys> {
     })
 }
 
+pub(super) fn change_state(request: &proto::ChangeStateRequest) -> Result<ops::ChangeState> {
+    let to = match proto::KeyState::try_from(request.state) {
+        Ok(proto::KeyState::Active) => KeyState::Active,
+        Ok(proto::KeyState::Suspended) => KeyState::Suspended,
+        Ok(proto::KeyState::Deactivated) => KeyState::Deactivated,
+        Ok(proto::KeyState::Compromised) => KeyState::Compromised,
+        _ => {
+            return Err(Error::field(
+                Reason::InvalidArgument,
+                "state",
+                "choose active, suspended, deactivated or compromised",
+            ));
+        }
+    };
+    Ok(ops::ChangeState {
+        name: key_name("name", &request.name)?,
+        version: (request.version != 0).then_some(request.version),
+        to,
+        seen: (request.revision != 0).then_some(request.revision),
+    })
+}
+
 pub(super) fn page(page: &ops::Page) -> proto::ListKeysResponse {
     let next = page.keys.last().filter(|_| page.more);
     proto::ListKeysResponse {
