@@ -21,7 +21,8 @@ use cryptoki_sys::CK_RV;
 use super::{
     classify,
     mechanism::{self, plausible_params},
-    raw::{Listed, Params, Raw},
+    params::Params,
+    raw::{Listed, Raw},
     template::{self, Fit, Victim},
 };
 use crate::{AttackResult, KeySpec, ObjectId, Result};

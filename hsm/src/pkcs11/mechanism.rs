@@ -5,7 +5,7 @@ use cryptoki::mechanism::MechanismType;
 use cryptoki_sys as ck;
 use cryptoki_sys::CK_MECHANISM_TYPE;
 
-use super::raw::Params;
+use super::params::Params;
 use crate::{
     Hash, KeySpec, Oaep, Signing,
     error::{Error, Kind},

@@ -16,6 +16,8 @@ mod attack;
 mod classify;
 mod device;
 mod mechanism;
+mod objects;
+mod params;
 mod probe;
 mod provision;
 mod quirks;

@@ -25,6 +25,7 @@ use cryptoki_sys as ck;
 use cryptoki_sys::{CK_ATTRIBUTE_TYPE, CK_MECHANISM_TYPE, CK_RV, CK_ULONG, CKR_OK};
 use zeroize::Zeroizing;
 
+use super::params::Params;
 use crate::{
     Result, WrappedDek,
     error::{Error, Kind},
@@ -42,32 +43,6 @@ pub(crate) struct Raw {
 unsafe impl Send for Raw {}
 // SAFETY: as above.
 unsafe impl Sync for Raw {}
-
-/// Parameters of a mechanism, kept alive for the length of one call.
-pub(crate) enum Params {
-    None,
-    Bytes(Vec<u8>),
-    /// Caller-chosen IV and AAD, 128-bit tag.
-    Gcm {
-        iv: [u8; 12],
-        aad: Vec<u8>,
-    },
-    Oaep {
-        hash: CK_MECHANISM_TYPE,
-        mgf: CK_ULONG,
-    },
-    Pss {
-        hash: CK_MECHANISM_TYPE,
-        mgf: CK_ULONG,
-        salt_len: usize,
-    },
-    /// Data for the simple derivation mechanisms.
-    KeyString(Vec<u8>),
-    /// IV and data for CKM_AES_CBC_ENCRYPT_DATA.
-    CbcString([u8; 16], Vec<u8>),
-    /// Bit offset for CKM_EXTRACT_KEY_FROM_KEY.
-    Offset(CK_ULONG),
-}
 
 /// CK_TOKEN_INFO, as text, without the clock.
 #[derive(Debug, Clone, Default)]
