@@ -19,7 +19,7 @@ pub(crate) struct Args {
 }
 
 const AFTER: &str = "Exit codes: 0 done, 1 failed, 2 usage or settings, 3 server unavailable or busy (try again), \
-4 not allowed, 5 no such key, 6 bad data (wrong context, changed, truncated), 7 audit log broken, 8 state of the key forbids it.\n\n\
+4 not allowed, 5 no such key, 6 bad data or request (wrong context, changed, truncated, not valid), 7 audit log broken, 8 state or use of the key forbids it, it exists already, or somebody else changed it.\n\n\
 Examples:\n  \
 set -a; . ./demo-data/client.env; set +a\n  \
 keywright key create payments/cards --spec aes-256\n  \
@@ -93,7 +93,7 @@ pub(crate) enum Output {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cmd {
-    /// Create, read and rotate keys.
+    /// Create, read and rotate keys; their states, public halves and evidence.
     #[command(subcommand)]
     Key(Key),
     /// Encrypt a file, or each line of a text.
@@ -146,7 +146,9 @@ keywright rewrap --lines --in tokens.txt --out tokens.new.txt")]
         #[arg(long, value_enum, default_value_t = Encoding::Hex)]
         encoding: Encoding,
     },
-    /// Sign a file. ECDSA comes as DER, as openssl reads it; --encoding raw for JOSE.
+    /// Sign a file of any size (Ed25519 signs the message itself: up to the server's
+    /// limit of an item, 1 MiB). ECDSA comes as DER, as openssl reads it; --encoding raw
+    /// for JOSE.
     #[command(after_help = "Examples:\n  \
 keywright sign --key releases/linux --in app.tar --out app.tar.sig\n  \
 keywright sign --key contracts/rsa --scheme pkcs1 --hash sha512 --in a.pdf --out a.sig")]
@@ -172,11 +174,15 @@ keywright sign --key contracts/rsa --scheme pkcs1 --hash sha512 --in a.pdf --out
         signature: PathBuf,
         #[command(flatten)]
         how: How,
+        /// Only this version; left out: any that may verify.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        version: Option<u32>,
         /// Read from here instead of standard input.
         #[arg(long = "in", value_name = "FILE")]
         input_file: Option<PathBuf>,
     },
-    /// Authenticate an input: prints its HMAC in hexadecimal.
+    /// Authenticate an input up to the server's limit of an item (1 MiB): prints its HMAC
+    /// in hexadecimal.
     #[command(after_help = "Example:\n  keywright mac --key webhooks/out --in body.json")]
     Mac {
         /// Name of the key.
@@ -197,6 +203,9 @@ keywright sign --key contracts/rsa --scheme pkcs1 --hash sha512 --in a.pdf --out
         /// In hexadecimal.
         #[arg(long, value_name = "HEX")]
         mac: String,
+        /// Only this version; left out: any that may verify.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        version: Option<u32>,
         /// Read from here instead of standard input.
         #[arg(long = "in", value_name = "FILE")]
         input_file: Option<PathBuf>,
@@ -335,7 +344,7 @@ pub(crate) enum DataKey {
     Open {
         /// In base64.
         wrapped: String,
-        /// The length it was made with.
+        /// The length it was made with. It is not stored: another one gives another key.
         #[arg(long, default_value_t = 32)]
         bytes: u32,
         #[command(flatten)]
@@ -402,7 +411,7 @@ keywright key create inbox/partners --spec rsa-3072 --use decrypt")]
     },
     /// Stop a version, or all of them, for now: neither protects nor processes.
     Suspend(Versions),
-    /// Let suspended or deactivated versions work again.
+    /// Let suspended and deactivated versions work again, all of them without --version.
     Resume(Versions),
     /// Protect nothing more under a version; what it protected still opens.
     #[command(after_help = "Example:\n  keywright key deactivate payments/cards --version 1")]

@@ -38,10 +38,12 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             key,
             signature,
             how,
+            version,
             input_file,
         } => {
             let from = input_file.as_deref();
-            sign::verify(&connect().await?, key, &how, from, &signature, output).await
+            let what = (signature.as_path(), version);
+            sign::verify(&connect().await?, key, &how, from, what, output).await
         }
         Cmd::Mac { key, input_file } => {
             mac::mac(&connect().await?, key, input_file.as_deref(), output).await
@@ -49,8 +51,12 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Cmd::VerifyMac {
             key,
             mac,
+            version,
             input_file,
-        } => mac::verify(&connect().await?, key, &mac, input_file.as_deref(), output).await,
+        } => {
+            let from = input_file.as_deref();
+            mac::verify(&connect().await?, key, (&mac, version), from, output).await
+        }
         Cmd::DataKey(command) => data_key::run(&connect().await?, command, output).await,
         Cmd::AsymmetricDecrypt {
             key,

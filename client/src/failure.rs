@@ -20,11 +20,12 @@ pub enum FailureKind {
     Denied,
     /// No such key; 5.
     NotFound,
-    /// The data is not what it should be; 6.
+    /// The data or the request is not what it should be; 6.
     Data,
     /// The audit chain is broken; 7.
     Audit,
-    /// The state of the key forbids it, or it exists already; 8.
+    /// The state or use of the key forbids it, it exists already, or somebody else
+    /// changed it; 8.
     State,
 }
 
@@ -142,13 +143,14 @@ impl Failure {
 
 fn kind(code: Code) -> FailureKind {
     match code {
-        Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded | Code::Aborted => {
+        Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded => {
             FailureKind::Unavailable
         }
         Code::Unauthenticated | Code::PermissionDenied => FailureKind::Denied,
         Code::NotFound => FailureKind::NotFound,
         Code::InvalidArgument | Code::OutOfRange | Code::DataLoss => FailureKind::Data,
-        Code::FailedPrecondition | Code::AlreadyExists => FailureKind::State,
+        // Aborted: somebody else changed the key; the same again would fail again.
+        Code::FailedPrecondition | Code::AlreadyExists | Code::Aborted => FailureKind::State,
         Code::Ok | Code::Cancelled | Code::Unknown | Code::Unimplemented | Code::Internal => {
             FailureKind::Other
         }

@@ -13,7 +13,10 @@ use keywright_client::{
 };
 use serde_json::Value;
 
-use super::{data::pairs, sign::whole};
+use super::{
+    data::pairs,
+    sign::{INPUT_BYTES, whole},
+};
 use crate::{
     args::{DataKey, Oaep, Output},
     output::{self, Sink, input, print},
@@ -119,7 +122,7 @@ pub(crate) async fn asymmetric_decrypt(
             Oaep::Sha384 => OaepHash::Sha384.into(),
             Oaep::Sha512 => OaepHash::Sha512.into(),
         },
-        ciphertexts: vec![whole(input(from)?.0)?],
+        ciphertexts: vec![whole(input(from)?.0, INPUT_BYTES)?],
         ..Default::default()
     };
     let response = client

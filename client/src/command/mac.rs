@@ -9,7 +9,7 @@ use keywright_client::{
 };
 use serde_json::json;
 
-use super::sign::{said, whole};
+use super::sign::{INPUT_BYTES, said, whole};
 use crate::{
     args::Output,
     output::{self, input, print},
@@ -23,7 +23,7 @@ pub(crate) async fn mac(
 ) -> Result<(), Failure> {
     let request = MacRequest {
         key: key.clone(),
-        inputs: vec![whole(input(from)?.0)?],
+        inputs: vec![whole(input(from)?.0, INPUT_BYTES)?],
         ..Default::default()
     };
     let response = client.crypto().mac(request).await?.into_inner();
@@ -39,7 +39,7 @@ pub(crate) async fn mac(
 pub(crate) async fn verify(
     client: &Client,
     key: String,
-    mac: &str,
+    (mac, version): (&str, Option<u32>),
     from: Option<&Path>,
     output: Output,
 ) -> Result<(), Failure> {
@@ -51,8 +51,9 @@ pub(crate) async fn verify(
     })?;
     let request = VerifyMacRequest {
         key: key.clone(),
-        inputs: vec![whole(input(from)?.0)?],
+        inputs: vec![whole(input(from)?.0, INPUT_BYTES)?],
         macs: vec![Bytes::from(mac)],
+        key_version: version.unwrap_or(0),
         ..Default::default()
     };
     let verdicts = client

@@ -18,9 +18,11 @@ use crate::{
     output::{self, Sink, input, print},
 };
 
-/// Files at most this long are read whole where they cannot be hashed here: Ed25519
-/// signs the message itself.
-const WHOLE_BYTES: u64 = 64 << 20;
+/// Inputs at most this long travel as they are: below the message limit of any server
+/// with default limits. (Its limit of an item is lower still; it says so itself.)
+pub(super) const INPUT_BYTES: u64 = 15 << 20;
+/// No signature is longer.
+const SIGNATURE_BYTES: u64 = 4 << 10;
 
 pub(crate) async fn sign(
     client: &Client,
@@ -58,18 +60,18 @@ pub(crate) async fn verify(
     key: String,
     how: &How,
     from: Option<&std::path::Path>,
-    signature: &std::path::Path,
+    (signature, version): (&std::path::Path, Option<u32>),
     output: Output,
 ) -> Result<(), Failure> {
-    let signature = std::fs::read(signature)
-        .map(Bytes::from)
-        .map_err(|e| Failure::io(signature.display(), &e))?;
+    let file = std::fs::File::open(signature).map_err(|e| Failure::io(signature.display(), &e))?;
+    let signature = whole(file, SIGNATURE_BYTES).map_err(|e| e.at(signature.display()))?;
     let (algorithm, subject) = prepare(client, &key, how, from).await?;
     let request = VerifyRequest {
         key: key.clone(),
         algorithm: Some(algorithm),
         inputs: vec![subject],
         signatures: vec![signature],
+        key_version: version.unwrap_or(0),
         ..Default::default()
     };
     let verdicts = client.crypto().verify(request).await?.into_inner().verdicts;
@@ -93,7 +95,9 @@ pub(super) fn said(
         Some(_) => Ok(()),
         None => Err(Failure::new(
             FailureKind::Data,
-            format!("not valid: {key} did not make this {what} of this input this way"),
+            format!(
+                "not valid: no version of {key} that may verify made this {what} of this input this way"
+            ),
         )),
     }
 }
@@ -114,7 +118,7 @@ async fn prepare(
     let (scheme, hash) = scheme(spec.spec(), how)?;
     let (mut from, _) = input(from)?;
     let (kind, subject) = match hash {
-        None => (InputKind::Message, whole(from)?),
+        None => (InputKind::Message, whole(from, INPUT_BYTES)?),
         Some(Hash::Sha256) => (InputKind::Digest, digest::<Sha256>(&mut from)?),
         Some(Hash::Sha384) => (InputKind::Digest, digest::<Sha384>(&mut from)?),
         Some(Hash::Sha512) => (InputKind::Digest, digest::<Sha512>(&mut from)?),
@@ -178,15 +182,15 @@ fn digest<D: Digest>(from: &mut impl Read) -> Result<Bytes, Failure> {
 }
 
 /// An input that travels as it is.
-pub(super) fn whole(from: impl Read) -> Result<Bytes, Failure> {
+pub(super) fn whole(from: impl Read, limit: u64) -> Result<Bytes, Failure> {
     let mut bytes = Vec::new();
-    from.take(WHOLE_BYTES + 1)
+    from.take(limit + 1)
         .read_to_end(&mut bytes)
         .map_err(|e| Failure::io("input", &e))?;
-    if bytes.len() as u64 > WHOLE_BYTES {
+    if bytes.len() as u64 > limit {
         return Err(Failure::new(
             FailureKind::Data,
-            format!("the input has more than {WHOLE_BYTES} bytes, and no digest can stand for it"),
+            format!("more than {limit} bytes; nothing here may be so long"),
         ));
     }
     Ok(bytes.into())

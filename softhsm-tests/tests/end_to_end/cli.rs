@@ -164,7 +164,7 @@ fn a_suspended_key_rests_until_it_is_resumed() {
     assert_eq!(fs::read(&plain).unwrap(), b"text");
     let text = fails(
         daemon.cli().args(["key", "resume", KEY, "--revision", "1"]),
-        3,
+        8,
     );
     assert!(text.contains("somebody else changed this key"), "{text}");
     let _ = ok(daemon.cli().args(["key", "resume", KEY]));
