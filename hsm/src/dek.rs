@@ -9,9 +9,9 @@ use zeroize::{Zeroize, Zeroizing};
 
 /// A data-encrypting key: 32 bytes, zeroised on drop.
 ///
-/// ```compile_fail,E0599
-/// fn twice(dek: &keywright_hsm::Dek) -> keywright_hsm::Dek {
-///     dek.clone()
+/// ```compile_fail,E0382
+/// fn twice(dek: keywright_hsm::Dek) -> [keywright_hsm::Dek; 2] {
+///     [dek, dek]
 /// }
 /// ```
 ///
