@@ -152,22 +152,7 @@ impl Raw {
         };
         // SAFETY: `mechanism`, `params`, `iv` and `aad` outlive the call.
         ok(unsafe { init(session.handle(), &raw mut mechanism, key.handle()) })?;
-        let mut written = len(out);
-        // SAFETY: `input` and `out` are live slices and the lengths are theirs.
-        // PKCS#11 does not write through the input pointer.
-        ok(unsafe {
-            run(
-                session.handle(),
-                input.as_ptr().cast_mut(),
-                len(input),
-                out.as_mut_ptr(),
-                &raw mut written,
-            )
-        })?;
-        usize::try_from(written)
-            .ok()
-            .filter(|n| *n <= out.len())
-            .ok_or(ck::CKR_BUFFER_TOO_SMALL)
+        run_once(run, session, input, out)
     }
 
     pub(crate) fn token_facts(&self, slot: Slot) -> Result<TokenFacts, CK_RV> {
@@ -424,10 +409,15 @@ fn one_part(
         // SAFETY: `m` and what it points to outlive the call.
         unsafe { init(session.handle(), m, key.handle()) }
     }))?;
+    run_once(run, session, input, out)
+}
+
+/// The one call after Init, into a buffer that is large enough; how much was written.
+fn run_once(run: RunFn, session: &Session, input: &[u8], out: &mut [u8]) -> Result<usize, CK_RV> {
     let room = out.len();
     let mut written = len(out);
-    // SAFETY: live slices with their own lengths; PKCS#11 does not write through the
-    // input pointer.
+    // SAFETY: `input` and `out` are live slices and the lengths are theirs. PKCS#11 does
+    // not write through the input pointer.
     ok(unsafe {
         run(
             session.handle(),

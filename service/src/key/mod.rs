@@ -325,6 +325,32 @@ impl Key {
         }
     }
 
+    /// The versions that may have made a signature or MAC: the one asked for, or every one
+    /// that may process, newest first; never none.
+    ///
+    /// # Errors
+    /// As for [`Key::to_process`], of the primary version when none may process.
+    pub fn to_check(
+        &self,
+        wanted: KeyUse,
+        only: Option<u32>,
+    ) -> Result<Vec<ProcessVersion<'_>>, Unusable> {
+        if let Some(number) = only {
+            return Ok(vec![self.to_process(wanted, number)?]);
+        }
+        let may: Vec<ProcessVersion<'_>> = self
+            .versions()
+            .rev()
+            .filter_map(|v| self.to_process(wanted, v.number.get()).ok())
+            .collect();
+        match may.is_empty() {
+            false => Ok(may),
+            true => self
+                .to_process(wanted, self.primary.get())
+                .map(|primary| vec![primary]),
+        }
+    }
+
     fn is_for(&self, wanted: KeyUse) -> Result<(), Unusable> {
         let is = self.spec.key_use();
         if is == wanted {
@@ -461,6 +487,24 @@ pub(crate) mod tests {
             two.moved(Some(9), KeyState::Suspended).unwrap_err(),
             Unusable::NoSuchVersion(9)
         );
+    }
+
+    #[test]
+    fn what_may_have_made_it_is_asked_newest_first() {
+        let two = key("a").rotated(version(2, KeyState::Active));
+        let numbers = |k: &Key, only| -> Vec<u32> {
+            let versions = k.to_check(KeyUse::Encrypt, only).unwrap();
+            versions.iter().map(|v| v.get().number.get()).collect()
+        };
+        assert_eq!(numbers(&two, None), [2, 1]);
+        assert_eq!(numbers(&two, Some(1)), [1]);
+        let (one, _) = two.moved(Some(2), KeyState::Suspended).unwrap();
+        assert_eq!(numbers(&one, None), [1]);
+        let (none, _) = one.moved(None, KeyState::Compromised).unwrap();
+        let e = none.to_check(KeyUse::Encrypt, None).unwrap_err();
+        assert!(matches!(e, Unusable::State(n, KeyState::Compromised) if n.get() == 2));
+        let e = two.to_check(KeyUse::Sign, None).unwrap_err();
+        assert!(matches!(e, Unusable::Use { .. }));
     }
 
     #[test]

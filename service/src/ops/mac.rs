@@ -6,8 +6,8 @@ use subtle::ConstantTimeEq;
 
 use super::{App, Call, Output, Strings, Verdict, each};
 use crate::{
-    error::{Error, Result},
-    key::{Key, KeyName, KeyUse, KeyVersion},
+    error::Result,
+    key::{KeyName, KeyUse, KeyVersion, ProcessVersion},
     policy::act,
 };
 
@@ -58,10 +58,10 @@ pub async fn verify_mac(app: &App, call: &mut Call, request: VerifyMac) -> Resul
         .keyring
         .open::<act::VerifyMac>(&call.caller, &request.key, &mut call.entry)?;
     let key = permit.key();
-    let versions = candidates(key, KeyUse::Mac, request.version)?;
+    let versions = key.to_check(KeyUse::Mac, request.version)?;
     call.note(key, request.version);
     let mut verdicts = vec![Verdict { version: None }; request.inputs.len()];
-    for version in versions {
+    for version in versions.into_iter().map(ProcessVersion::get) {
         if verdicts.iter().all(|v| v.version.is_some()) {
             break;
         }
@@ -93,23 +93,4 @@ async fn macs(
         })
         .collect();
     each(jobs, async |jobs| app.hsm.mac(jobs, call.deadline).await).await
-}
-
-/// The version asked for, or every one that may process, newest first.
-pub(super) fn candidates(key: &Key, wanted: KeyUse, only: Option<u32>) -> Result<Vec<&KeyVersion>> {
-    if let Some(number) = only {
-        return Ok(vec![key.to_process(wanted, number)?.get()]);
-    }
-    let versions: Vec<&KeyVersion> = key
-        .versions()
-        .rev()
-        .filter_map(|v| key.to_process(wanted, v.number.get()).ok())
-        .map(crate::key::ProcessVersion::get)
-        .collect();
-    if versions.is_empty() {
-        // Says why: the use, or the state of the primary version.
-        key.to_process(wanted, key.primary.get())?;
-        return Err(Error::internal("no version and no reason"));
-    }
-    Ok(versions)
 }

@@ -164,23 +164,21 @@ pub async fn accounted<T>(
     let Call {
         mut entry,
         began,
-        rpc: call_rpc,
+        rpc,
         ..
     } = call;
     entry.finish(result.as_ref().map(drop).map_err(Error::reason));
     entry.duration_us = micros(began.elapsed());
     if let Err(e) = &result {
-        metrics::failed(call_rpc, e.reason());
-    }
-    if let Err(e) = &result
-        && let Some(internal) = e.internal_text()
-    {
-        tracing::error!(
-            request_id = entry.request_id,
-            reason = e.reason().name(),
-            internal,
-            "request failed"
-        );
+        metrics::failed(rpc, e.reason());
+        if let Some(internal) = e.internal_text() {
+            tracing::error!(
+                request_id = entry.request_id,
+                reason = e.reason().name(),
+                internal,
+                "request failed"
+            );
+        }
     }
     app.audit.record(entry).await?;
     result

@@ -1,9 +1,11 @@
 //! Check signatures with the public key. The HSM is not asked.
 
-use super::{App, Call, Strings, Verdict, mac::candidates};
+use std::sync::Arc;
+
+use super::{App, Call, Strings, Verdict};
 use crate::{
-    error::Result,
-    key::{KeyName, KeyUse, KeyVersion},
+    error::{Error, Result},
+    key::{Key, KeyName, KeyUse, ProcessVersion},
     policy::act,
     signature::{Algorithm, Asked},
 };
@@ -28,28 +30,41 @@ pub struct Verify {
 /// # Errors
 /// Permission, use and state of the key, an algorithm that does not fit, a digest of the
 /// wrong length. A signature that is not valid is a verdict, not an error.
-pub fn verify(app: &App, call: &mut Call, request: &Verify) -> Result<Vec<Verdict>> {
+pub async fn verify(app: &App, call: &mut Call, request: Verify) -> Result<Vec<Verdict>> {
     let permit = app
         .keyring
         .open::<act::Verify>(&call.caller, &request.key, &mut call.entry)?;
-    let key = permit.key();
-    let versions = candidates(key, KeyUse::Sign, request.version)?;
-    call.note(key, request.version);
-    let algorithm = Algorithm::of(key.spec, request.asked)?;
-    let mut verdicts = Vec::with_capacity(request.inputs.len());
-    for (given, signature) in request.inputs.iter().zip(request.signatures.iter()) {
-        let input = algorithm.input(given)?;
-        let made_it = |version: &&&KeyVersion| {
-            algorithm.decode(signature).is_some_and(|signature| {
-                version
-                    .on_token
-                    .public()
-                    .is_some_and(|public| public.verify(algorithm.how, &input, &signature).is_ok())
-            })
-        };
-        let version = versions.iter().find(made_it).map(|v| v.number.get());
-        verdicts.push(Verdict { version });
-    }
+    let key = permit.shared_key();
+    call.note(&key, request.version);
+    let request = Arc::new(request);
+    let asked = Arc::clone(&request);
+    // Thousands of verifications under several versions take a while: not on a thread
+    // that others wait for.
+    let verdicts = tokio::task::spawn_blocking(move || verdicts(&key, &asked))
+        .await
+        .map_err(|e| Error::internal(format!("verifying: {e}")))??;
     call.verdicts(&request.inputs, &verdicts);
     Ok(verdicts)
+}
+
+fn verdicts(key: &Key, request: &Verify) -> Result<Vec<Verdict>> {
+    let versions = key.to_check(KeyUse::Sign, request.version)?;
+    let algorithm = Algorithm::of(key.spec, request.asked)?;
+    let one = |(given, signature): (&[u8], &[u8])| {
+        let input = algorithm.input(given)?;
+        let signature = algorithm.decode(signature);
+        let made_it =
+            |version: &&ProcessVersion<'_>| match (&signature, version.get().on_token.public()) {
+                (Some(signature), Some(public)) => {
+                    public.verify(algorithm.how, &input, signature).is_ok()
+                }
+                _ => false,
+            };
+        let version = versions.iter().find(made_it);
+        Ok(Verdict {
+            version: version.map(|v| v.get().number.get()),
+        })
+    };
+    let pairs = request.inputs.iter().zip(request.signatures.iter());
+    pairs.map(one).collect()
 }

@@ -104,12 +104,16 @@ impl Roles {
 
     /// A member that none of these trust domains can bring.
     pub(super) fn stranger(&self, trust_domains: &[&str]) -> Option<&str> {
-        let known = |member: &&Member| {
+        let foreign = |member: &&Member| {
             let rest = member.id.strip_prefix("spiffe://").unwrap_or(&member.id);
             let domain = rest.split('/').next().unwrap_or(rest);
             !trust_domains.contains(&domain)
         };
-        self.0.values().flatten().find(known).map(|m| m.id.as_str())
+        self.0
+            .values()
+            .flatten()
+            .find(foreign)
+            .map(|m| m.id.as_str())
     }
 
     fn check_duties(&self) -> Result<(), RolesError> {

@@ -170,7 +170,7 @@ impl Crypto for CryptoDoor {
     ) -> Result<Response<VerifyResponse>, Status> {
         self.answer(request, async |app, call, request| {
             let batch = convert::verify(request, &app.limits)?;
-            let verdicts = ops::verify(app, call, &batch)?;
+            let verdicts = ops::verify(app, call, batch).await?;
             Ok(VerifyResponse {
                 verdicts: convert::verdicts(&verdicts),
             })
