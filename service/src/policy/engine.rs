@@ -400,6 +400,15 @@ mod tests {
     }
 
     #[test]
+    fn a_role_that_no_policy_names_is_refused() {
+        let misspelt = "[roles]\nkey-usr = [\"spiffe://a/user\"]";
+        let e = engine("", misspelt).unwrap_err();
+        assert!(matches!(e, PolicyError::UnusedRole(role) if role == "key-usr"));
+        let named = "@id(\"x\") permit (principal in Role::\"key-usr\", action == Action::\"list_keys\", resource is Tenant);";
+        assert!(engine(named, misspelt).is_ok());
+    }
+
+    #[test]
     fn the_wall_stands_even_if_policies_are_wide_open() {
         let engine = engine("permit (principal, action, resource);", ROLES).unwrap();
         let key = key("a", "x");
