@@ -80,12 +80,13 @@ impl Settings {
             .origin(origin)
             .connect_timeout(Duration::from_secs(10))
             .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW)
+            .initial_connection_window_size(4 * WINDOW)
             .http2_keep_alive_interval(Duration::from_secs(20));
         Ok((endpoint, config))
     }
 }
 
+/// Of a stream; the connection has room for others beside streams that stand still.
 const WINDOW: u32 = 4 << 20;
 /// Answers may be as large as the server is configured for.
 const MESSAGE_BYTES: usize = 256 << 20;

@@ -12,7 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use futures_util::future::join_all;
 use parking_lot::RwLock;
@@ -22,9 +21,10 @@ use tracing::{debug, error, info, warn};
 use zeroize::Zeroizing;
 
 use crate::{
-    Connector, Dek, KeyEvidence, KeyRef, KeySpec, Lane, ModuleEvidence, NewKey, Oaep, ObjectId,
-    Observer, Op, Result, Signing, State, Token, TokenObject, WrappedDek,
+    Connector, Dek, KeyEvidence, KeyRef, KeySpec, Lane, ModuleEvidence, NewKey, ObjectId, Observer,
+    Op, PublicKey, Result, State, Token, TokenObject, WrappedDek,
     error::{Error, Kind, Remedy},
+    job::{Decrypt, Mac, Rewrap, Sign, Unwrap},
     key::os_random,
 };
 
@@ -54,57 +54,21 @@ struct Inner {
     canary: RwLock<Option<KeyRef>>,
 }
 
-/// One wrapped DEK to open.
-#[derive(Debug, Clone)]
-pub struct Unwrap {
-    /// The version it was wrapped under.
-    pub key: KeyRef,
-    /// `docs/envelope.md`, wrap AAD.
-    pub aad: [u8; 56],
-    /// What to open.
-    pub wrapped: WrappedDek,
+fn public(job: &Sign) -> Result<&PublicKey> {
+    job.key
+        .public()
+        .ok_or_else(|| Error::new(Kind::Unsupported, "this key makes no signatures"))
 }
 
-/// One wrapped DEK to move to another key version.
-#[derive(Debug, Clone)]
-pub struct Rewrap {
-    /// What to open, and under what.
-    pub from: Unwrap,
-    /// The version to wrap under.
-    pub to: KeyRef,
-    /// The wrap AAD of that version.
-    pub to_aad: [u8; 56],
-}
-
-/// One digest or message to sign.
-#[derive(Debug, Clone)]
-pub struct Sign {
-    /// A private key.
-    pub key: KeyRef,
-    /// The scheme.
-    pub how: Signing,
-    /// A digest, or the message for Ed25519.
-    pub input: Bytes,
-}
-
-/// One message to authenticate.
-#[derive(Debug, Clone)]
-pub struct Mac {
-    /// An HMAC key.
-    pub key: KeyRef,
-    /// Any length.
-    pub message: Bytes,
-}
-
-/// One RSA-OAEP ciphertext to open.
-#[derive(Debug, Clone)]
-pub struct Decrypt {
-    /// An RSA key for decryption.
-    pub key: KeyRef,
-    /// Hash of OAEP.
-    pub how: Oaep,
-    /// As long as the modulus.
-    pub ciphertext: Bytes,
+/// The signature, when the public key says so.
+fn verified(job: &Sign, signature: Vec<u8>) -> Result<Vec<u8>> {
+    match public(job)?.verify(job.how, &job.input, &signature) {
+        Ok(()) => Ok(signature),
+        Err(_) => Err(Error::new(
+            Kind::Fault,
+            "the token made a signature that does not verify",
+        )),
+    }
 }
 
 type Job = Box<dyn FnOnce(&mut dyn Token) + Send>;
@@ -225,23 +189,26 @@ impl Hsm {
     /// # Errors
     /// What went wrong for one input stands in its place.
     pub async fn sign(&self, jobs: Vec<Sign>, deadline: Instant) -> Vec<Result<Vec<u8>>> {
-        self.batched(Op::Sign, jobs, deadline, |token, job| {
-            let public = job
-                .key
-                .public()
-                .ok_or_else(|| Error::new(Kind::Unsupported, "this key makes no signatures"))?;
-            let signature = token.sign(&job.key, job.how, &job.input)?;
-            public
-                .verify(job.how, &job.input, &signature)
-                .map_err(|_| {
-                    Error::new(
-                        Kind::Fault,
-                        "the token made a signature that does not verify",
-                    )
-                })?;
-            Ok(signature)
+        let asked = jobs.clone();
+        let made = self
+            .batched(Op::Sign, jobs, deadline, |token, job| {
+                // One that nobody could verify is not made.
+                public(job)?;
+                token.sign(&job.key, job.how, &job.input)
+            })
+            .await;
+        let count = made.len();
+        // Not by the worker: the token would stand still meanwhile.
+        let verified = tokio::task::spawn_blocking(move || {
+            let pairs = made.into_iter().zip(&asked);
+            pairs
+                .map(|(signature, job)| verified(job, signature?))
+                .collect()
+        });
+        verified.await.unwrap_or_else(|e| {
+            let lost = Error::new(Kind::Fault, format!("verifying signatures: {e}"));
+            vec![Err(lost); count]
         })
-        .await
     }
 
     /// MACs of messages, each with its own outcome, in order.

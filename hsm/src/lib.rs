@@ -20,6 +20,7 @@ mod dek;
 mod error;
 mod evidence;
 mod handle;
+mod job;
 mod key;
 mod observe;
 mod pin;
@@ -35,7 +36,8 @@ pub mod fake;
 pub use dek::{Dek, WrappedDek};
 pub use error::{Error, Kind, Result};
 pub use evidence::{AttackResult, KeyEvidence, ModuleEvidence};
-pub use handle::{Decrypt, Hsm, Mac, Options, Rewrap, Sign, Unwrap};
+pub use handle::{Hsm, Options};
+pub use job::{Decrypt, Mac, Rewrap, Sign, Unwrap};
 pub use key::{
     Curve, Hash, KeyProof, KeyRef, KeySpec, KeyUse, NewKey, ObjectId, PssSalt, RsaBits, Signing,
     TokenObject,

@@ -122,6 +122,12 @@ impl SpiffeId {
             .unwrap_or_default()
     }
 
+    /// The path, with its leading slash.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.text.get(self.path_at..).unwrap_or_default()
+    }
+
     /// Is this id `prefix` itself or below it? `prefix` is an id without a trailing
     /// slash; only whole segments count.
     #[must_use]

@@ -13,6 +13,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
+    task::JoinHandle,
     time::{interval, timeout},
 };
 use tracing::{error, info, warn};
@@ -27,7 +28,7 @@ use crate::{
     audit::{Entry, Event},
     config::{Config, ConfigError},
     metrics,
-    ops::App,
+    ops::{App, destroy_due, save_last_use},
 };
 
 /// Release of this daemon.
@@ -130,6 +131,7 @@ async fn finish(app: &Arc<App>) {
     if let Err(e) = app.audit.record(Entry::event(Event::Stopped)).await {
         error!(error = ?e, "the end could not be recorded");
     }
+    save_last_use(app).await;
     if let Err(e) = app.store.set_anchor(app.audit.head()).await {
         error!(error = %e, "the audit anchor could not be stored");
     }
@@ -172,6 +174,7 @@ async fn keep_house(app: Arc<App>, prometheus: PrometheusHandle) {
     let mut tick = interval(Duration::from_secs(5));
     let mut anchored = app.audit.head();
     let mut ticks = 0u64;
+    let mut destroying = None;
     loop {
         tick.tick().await;
         // Nobody else empties the histograms when nobody scrapes.
@@ -181,6 +184,14 @@ async fn keep_house(app: Arc<App>, prometheus: PrometheusHandle) {
             // Nobody sends requests to a daemon that is not ready: it must find out by
             // itself that the disk has room again. While it has none this fails.
             let _ = app.audit.record(Entry::event(Event::AuditResumed)).await;
+        }
+        // In a task of its own, one round at a time: a slow token must not stop the house.
+        if destroying.as_ref().is_none_or(JoinHandle::is_finished) {
+            let app = Arc::clone(&app);
+            destroying = Some(tokio::spawn(async move { destroy_due(&app).await }));
+        }
+        if ticks.is_multiple_of(12) {
+            save_last_use(&app).await;
         }
         let head = app.audit.head();
         if ticks.is_multiple_of(12) && head != anchored {

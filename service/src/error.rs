@@ -75,6 +75,8 @@ reasons! {
     BatchEmpty = "BATCH_EMPTY", InvalidArgument;
     /// Too many items or too many bytes.
     BatchTooLarge = "BATCH_TOO_LARGE", InvalidArgument;
+    /// The CRC32C that came along is not that of the bytes that came along.
+    ChecksumMismatch = "CHECKSUM_MISMATCH", InvalidArgument;
     /// One item or its AAD is too large.
     ItemTooLarge = "ITEM_TOO_LARGE", InvalidArgument;
     /// Not an envelope of ours.
@@ -297,6 +299,29 @@ impl From<Unusable> for Error {
             Unusable::Use { is, wanted } => Self::new(
                 Reason::KeyUse,
                 format!("the key is for {}, not for {}", is.name(), wanted.name()),
+            ),
+            Unusable::Scheduled(n, at) => Self::new(
+                Reason::KeyState,
+                format!(
+                    "version {n} of this key is scheduled for destruction on {}; who needs it must have that cancelled",
+                    crate::clock::rfc3339(at)
+                ),
+            ),
+            Unusable::NotScheduled(n) => Self::new(
+                Reason::KeyState,
+                format!("version {n} of this key is not scheduled for destruction"),
+            ),
+            Unusable::InUse(n) => Self::new(
+                Reason::KeyState,
+                format!(
+                    "version {n} of this key is active, and nothing in use is destroyed; deactivate or suspend it first"
+                ),
+            ),
+            Unusable::BelowMinimum(n, minimum) => Self::new(
+                Reason::KeyState,
+                format!(
+                    "version {n} of this key is below its minimum version {minimum}; an operator can lower that"
+                ),
             ),
             Unusable::State(n, state) => Self::new(
                 Reason::KeyState,

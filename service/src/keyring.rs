@@ -16,7 +16,7 @@ use crate::{
     audit::{Decision, Entry, KeyNote},
     error::{Error, Reason, Result},
     key::{Key, KeyId, KeyName, TenantId},
-    policy::{Action, Caller, Engine, Grant, KeyAction, Permit, Proposal, TenantAction, Verdict},
+    policy::{Action, Asking, Engine, Grant, KeyAction, Permit, Proposal, TenantAction, Verdict},
 };
 
 /// Keys and the policies that guard them.
@@ -55,16 +55,16 @@ impl Keyring {
     /// [`Reason::PermissionDenied`] when the caller may see it and may not do this.
     pub fn open<A: KeyAction>(
         &self,
-        caller: &Caller,
+        asking: &Asking<'_>,
         name: &KeyName,
         entry: &mut Entry,
     ) -> Result<Permit<A>> {
         let keys = self.keys.load();
         let found = keys
             .by_name
-            .get(&caller.tenant)
+            .get(&asking.caller.tenant)
             .and_then(|own| own.get(name));
-        self.permit(caller, found, entry)
+        self.permit(asking, found, entry)
     }
 
     /// The same by the id an envelope carries.
@@ -73,18 +73,18 @@ impl Keyring {
     /// As for [`Keyring::open`].
     pub fn open_id<A: KeyAction>(
         &self,
-        caller: &Caller,
+        asking: &Asking<'_>,
         id: KeyId,
         entry: &mut Entry,
     ) -> Result<Permit<A>> {
         let keys = self.keys.load();
-        let found = keys.by_id.get(&(caller.tenant, id));
-        self.permit(caller, found, entry)
+        let found = keys.by_id.get(&(asking.caller.tenant, id));
+        self.permit(asking, found, entry)
     }
 
     fn permit<A: KeyAction>(
         &self,
-        caller: &Caller,
+        asking: &Asking<'_>,
         found: Option<&Arc<Key>>,
         entry: &mut Entry,
     ) -> Result<Permit<A>> {
@@ -93,14 +93,14 @@ impl Keyring {
             return Err(Error::no_such_key());
         };
         let engine = self.engine.load();
-        match engine.permit(caller, key) {
+        match engine.permit(asking, key) {
             Ok(permit) => {
                 entry.decide(Decision::Allow, permit.verdict().policies());
                 Ok(permit)
             }
             Err(verdict) => {
                 note(entry, key, &verdict);
-                if engine.about_key(caller, Action::GetKey, key).allowed() {
+                if engine.about_key(asking, Action::GetKey, key).allowed() {
                     Err(denied(A::ACTION))
                 } else {
                     Err(Error::no_such_key())
@@ -115,11 +115,11 @@ impl Keyring {
     /// [`Reason::PermissionDenied`].
     pub fn grant<A: TenantAction>(
         &self,
-        caller: &Caller,
+        asking: &Asking<'_>,
         proposal: Option<&Proposal>,
         entry: &mut Entry,
     ) -> Result<Grant<A>> {
-        match self.engine.load().grant(caller, proposal) {
+        match self.engine.load().grant(asking, proposal) {
             Ok(grant) => {
                 entry.decide(Decision::Allow, grant.verdict().policies());
                 Ok(grant)
@@ -136,7 +136,7 @@ impl Keyring {
     #[must_use]
     pub fn visible(
         &self,
-        caller: &Caller,
+        asking: &Asking<'_>,
         prefix: &str,
         after: Option<&KeyName>,
         limit: usize,
@@ -144,17 +144,56 @@ impl Keyring {
         let keys = self.keys.load();
         let engine = self.engine.load();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let Some(own) = keys.by_name.get(&caller.tenant) else {
+        let Some(own) = keys.by_name.get(&asking.caller.tenant) else {
             return (Vec::new(), false);
         };
         let mut seen = own
             .range::<KeyName, _>((from, Bound::Unbounded))
             .filter(|(name, _)| name.as_str().starts_with(prefix))
-            .filter(|(_, key)| engine.about_key(caller, Action::GetKey, key).allowed())
+            .filter(|(_, key)| engine.about_key(asking, Action::GetKey, key).allowed())
             .map(|(_, key)| Arc::clone(key));
         let page: Vec<_> = seen.by_ref().take(limit).collect();
         let more = seen.next().is_some();
         (page, more)
+    }
+
+    /// Would the caller have been allowed an action on a key as it is about to be? So that
+    /// nobody moves a key to where they could not have touched it.
+    ///
+    /// # Errors
+    /// [`Reason::PermissionDenied`].
+    pub fn still_allowed<A: KeyAction>(
+        &self,
+        asking: &Asking<'_>,
+        next: &Key,
+        entry: &mut Entry,
+    ) -> Result<()> {
+        let verdict = self.engine.load().about_proposal(asking, A::ACTION, next);
+        if verdict.allowed() {
+            return Ok(());
+        }
+        entry.decide(Decision::Deny, verdict.policies());
+        Err(Error::new(
+            Reason::PermissionDenied,
+            format!(
+                "no policy would allow you to {} the key as it would be then",
+                A::ACTION.name()
+            ),
+        ))
+    }
+
+    /// What the policies say and the roles that come into it. Nothing is decided by this,
+    /// and nothing of it remembered.
+    #[must_use]
+    pub fn explain(
+        &self,
+        asking: &Asking<'_>,
+        action: Action,
+        key: &Key,
+    ) -> (Verdict, Vec<String>) {
+        let engine = self.engine.load();
+        let roles = engine.roles_of(asking.caller);
+        (engine.about_proposal(asking, action, key), roles)
     }
 
     /// Announces a change of a key, or of a name that is to become one.
@@ -189,12 +228,25 @@ impl Keyring {
 
     /// How many keys should be rotated.
     #[must_use]
-    pub fn rotation_due(&self) -> usize {
+    pub fn rotation_due(&self, now_ms: i64) -> usize {
         let due = |key: &&Arc<Key>| {
             key.version(key.primary.get())
-                .is_some_and(|v| v.wraps.rotation_due())
+                .is_some_and(|v| key.rotation_due(v, now_ms))
         };
         self.keys.load().by_id.values().filter(due).count()
+    }
+
+    /// The newest picture of a key.
+    #[must_use]
+    pub fn current(&self, key: &Key) -> Option<Arc<Key>> {
+        let keys = self.keys.load();
+        keys.by_id.get(&(key.tenant, key.id)).map(Arc::clone)
+    }
+
+    /// Every key, for what the appliance does by itself.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Key>> {
+        self.keys.load().by_id.values().map(Arc::clone).collect()
     }
 
     /// Is the name taken? For deciding what to do after a grant, never before one.

@@ -209,12 +209,23 @@ fn no_operation_without_a_permit() {
     assert_eq!(makes, Vec::<String>::new());
     for (name, code) in sources("service/src/ops") {
         let operation = code.contains("pub async fn") || code.contains("\npub fn ");
-        let helper = ["ops/mod.rs", "ops/batch.rs", "ops/decrypt.rs"]
-            .iter()
-            .any(|h| name.ends_with(h));
+        let helper = [
+            "ops/mod.rs",
+            "ops/batch.rs",
+            "ops/decrypt.rs",
+            "key/last_use.rs",
+        ]
+        .iter()
+        .any(|h| name.ends_with(h));
         if operation && !helper {
             let code: String = code.split_whitespace().collect();
-            let opens = ["keyring.open::<", "keyring.grant::<", "Keys::<act::"];
+            let opens = [
+                "call.open::<",
+                "call.grant::<",
+                "Keys::<act::",
+                "change::<act::",
+                "alone::<act::",
+            ];
             assert!(
                 opens.iter().any(|o| code.contains(o)),
                 "{name} opens no permit"

@@ -15,18 +15,19 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Appliance, ROLES, encrypt, reason};
+use common::{Appliance, ROLES, as_status, encrypt, reason};
 use keywright_client::{Client, proto};
 use keywright_hsm::{KeySpec, Oaep, PublicKey, RsaBits};
 use keywright_proto::DESCRIPTORS;
 use keywright_service::api::grpc::{AUDITED_RPCS, rpc_name};
 use prost::Message;
 use prost_types::FileDescriptorSet;
+use tokio_stream::once;
 use tonic::{Code, Status};
 
 /// Roles that may call an RPC on a key of their own tenant, in the order of [`ROLES`]:
 /// key-user, key-admin, rewrapper, auditor, node-operator, everything.
-const MATRIX: [(&str, [bool; 6]); 19] = [
+const MATRIX: [(&str, [bool; 6]); 27] = [
     ("Crypto.Encrypt", [Y, N, N, N, N, Y]),
     ("Crypto.Decrypt", [Y, N, N, N, N, Y]),
     ("Crypto.Rewrap", [N, N, Y, N, N, Y]),
@@ -46,6 +47,14 @@ const MATRIX: [(&str, [bool; 6]); 19] = [
     ("Crypto.AsymmetricDecrypt", [Y, N, N, N, N, Y]),
     ("Crypto.GenerateDataKeys", [Y, N, N, N, N, Y]),
     ("Crypto.DecryptDataKeys", [Y, N, N, N, N, Y]),
+    ("Crypto.EncryptStream", [Y, N, N, N, N, Y]),
+    ("Crypto.DecryptStream", [Y, N, N, N, N, Y]),
+    ("Crypto.RewrapStream", [N, N, Y, N, N, Y]),
+    ("Crypto.SignStream", [Y, N, N, N, N, Y]),
+    ("Keys.UpdateKey", [N, Y, N, N, N, Y]),
+    ("Keys.ScheduleDestruction", [N, Y, N, N, N, Y]),
+    ("Keys.CancelDestruction", [N, Y, N, N, N, Y]),
+    ("Keys.Explain", [Y, Y, Y, Y, N, Y]),
 ];
 const Y: bool = true;
 const N: bool = false;
@@ -55,7 +64,11 @@ const KEY: &str = "matrix/key";
 /// The key an RPC is tried on.
 fn key_of(rpc: &str) -> &'static str {
     match rpc {
-        "Keys.GetPublicKey" | "Crypto.Sign" | "Crypto.Verify" => "matrix/sign",
+        "Keys.GetPublicKey" | "Crypto.Sign" | "Crypto.Verify" | "Crypto.SignStream" => {
+            "matrix/sign"
+        }
+        "Keys.ScheduleDestruction" => "matrix/old",
+        "Keys.CancelDestruction" => "matrix/dying",
         "Crypto.Mac" | "Crypto.VerifyMac" => "matrix/mac",
         "Crypto.AsymmetricDecrypt" => "matrix/open",
         _ => KEY,
@@ -84,6 +97,8 @@ impl Sample {
                 proto::KeySpec::Rsa2048,
                 proto::KeyUse::Decrypt.into(),
             ),
+            ("matrix/old", proto::KeySpec::Aes256, 0),
+            ("matrix/dying", proto::KeySpec::Aes256, 0),
         ] {
             let request = proto::CreateKeyRequest {
                 name: name.into(),
@@ -93,6 +108,19 @@ impl Sample {
             };
             admin.keys().create_key(request).await.unwrap();
         }
+        for name in ["matrix/old", "matrix/dying"] {
+            let request = proto::ChangeStateRequest {
+                name: name.into(),
+                state: proto::KeyState::Deactivated.into(),
+                ..Default::default()
+            };
+            admin.keys().change_state(request).await.unwrap();
+        }
+        let request = proto::ScheduleDestructionRequest {
+            name: "matrix/dying".into(),
+            ..Default::default()
+        };
+        admin.keys().schedule_destruction(request).await.unwrap();
         let user = it.client("red", "user").await;
         let sealed = user.crypto().encrypt(encrypt(KEY, &[b"x"])).await;
         let sealed = sealed.unwrap().into_inner();
@@ -174,6 +202,30 @@ fn no_message_lets_a_caller_choose_a_nonce_or_bring_a_key() {
     }
 }
 
+async fn schedule(client: &Client, name: &str) -> Result<(), Status> {
+    let request = proto::ScheduleDestructionRequest {
+        name: name.into(),
+        ..Default::default()
+    };
+    client.keys().schedule_destruction(request).await.map(drop)
+}
+
+async fn cancel(client: &Client, name: &str) -> Result<(), Status> {
+    let request = proto::CancelDestructionRequest {
+        name: name.into(),
+        ..Default::default()
+    };
+    client.keys().cancel_destruction(request).await.map(drop)
+}
+
+/// The one answer of a stream with one batch.
+async fn only<T>(answers: tonic::Response<tonic::Streaming<T>>) -> Result<T, Status> {
+    let mut answers = answers.into_inner();
+    let answer = answers.message().await?.expect("an answer");
+    assert!(answers.message().await?.is_none(), "one batch, one answer");
+    Ok(answer)
+}
+
 /// What an RPC answers to a caller; creating is done under a fresh name.
 async fn call(client: &Client, rpc: &str, key: &str, sample: &Sample) -> Result<(), Status> {
     let name = key.to_owned();
@@ -197,6 +249,93 @@ async fn call(client: &Client, rpc: &str, key: &str, sample: &Sample) -> Result<
                 client.keys().change_state(request).await?;
             }
             Ok(())
+        }
+        "Keys.UpdateKey" => {
+            let request = proto::UpdateKeyRequest {
+                name,
+                minimum_version: 1,
+                ..Default::default()
+            };
+            client.keys().update_key(request).await.map(drop)
+        }
+        // There and back again, for the next role.
+        "Keys.ScheduleDestruction" => {
+            schedule(client, &name).await?;
+            cancel(client, &name).await
+        }
+        "Keys.CancelDestruction" => {
+            cancel(client, &name).await?;
+            schedule(client, &name).await
+        }
+        "Keys.Explain" => {
+            let request = proto::ExplainRequest {
+                key: name,
+                action: "encrypt".into(),
+                ..Default::default()
+            };
+            client.keys().explain(request).await.map(drop)
+        }
+        "Crypto.EncryptStream" => {
+            use proto::encrypt_stream_response::Result as R;
+            let request = proto::EncryptStreamRequest {
+                batch: Some(encrypt(key, &[b"x"])),
+                ..Default::default()
+            };
+            let answers = client.crypto().encrypt_stream(once(request)).await?;
+            match only(answers).await?.result.unwrap() {
+                R::Batch(_) => Ok(()),
+                R::Error(e) => Err(as_status(&e)),
+            }
+        }
+        "Crypto.DecryptStream" => {
+            use proto::decrypt_stream_response::Result as R;
+            let batch = Some(proto::DecryptRequest {
+                header,
+                items,
+                ..Default::default()
+            });
+            let request = proto::DecryptStreamRequest {
+                batch,
+                ..Default::default()
+            };
+            let answers = client.crypto().decrypt_stream(once(request)).await?;
+            match only(answers).await?.result.unwrap() {
+                R::Batch(_) => Ok(()),
+                R::Error(e) => Err(as_status(&e)),
+            }
+        }
+        "Crypto.RewrapStream" => {
+            use proto::rewrap_stream_response::Result as R;
+            let batch = Some(proto::RewrapRequest {
+                envelopes: vec![header],
+                ..Default::default()
+            });
+            let request = proto::RewrapStreamRequest {
+                batch,
+                ..Default::default()
+            };
+            let answers = client.crypto().rewrap_stream(once(request)).await?;
+            match only(answers).await?.result.unwrap() {
+                R::Batch(_) => Ok(()),
+                R::Error(e) => Err(as_status(&e)),
+            }
+        }
+        "Crypto.SignStream" => {
+            use proto::sign_stream_response::Result as R;
+            let batch = Some(proto::SignRequest {
+                key: name,
+                inputs,
+                ..Default::default()
+            });
+            let request = proto::SignStreamRequest {
+                batch,
+                ..Default::default()
+            };
+            let answers = client.crypto().sign_stream(once(request)).await?;
+            match only(answers).await?.result.unwrap() {
+                R::Batch(_) => Ok(()),
+                R::Error(e) => Err(as_status(&e)),
+            }
         }
         "Keys.GetPublicKey" => {
             let request = proto::GetPublicKeyRequest { name, version: 0 };
@@ -289,7 +428,10 @@ async fn call(client: &Client, rpc: &str, key: &str, sample: &Sample) -> Result<
             client.crypto().reencrypt(request).await.map(drop)
         }
         "Crypto.GenerateRandom" => {
-            let request = proto::GenerateRandomRequest { lengths: vec![16] };
+            let request = proto::GenerateRandomRequest {
+                lengths: vec![16],
+                ..Default::default()
+            };
             client.crypto().generate_random(request).await.map(drop)
         }
         "Keys.CreateKey" => {

@@ -40,6 +40,7 @@ pub(crate) async fn run(client: &Client, command: DataKey, output: Output) -> Re
                 context: pairs(context)?,
                 lengths: vec![bytes],
                 form: form.into(),
+                ..Default::default()
             };
             generate(client, request, output).await
         }

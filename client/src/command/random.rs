@@ -19,6 +19,7 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let request = GenerateRandomRequest {
         lengths: vec![bytes],
+        ..Default::default()
     };
     let response = client.crypto().generate_random(request).await?.into_inner();
     let value = response.values.into_iter().next().unwrap_or_default();

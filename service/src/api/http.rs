@@ -70,7 +70,7 @@ async fn scrape(State(admin): State<Admin>) -> impl IntoResponse {
         app.hsm.state(),
         app.audit.healthy(),
         app.keyring.len(),
-        app.keyring.rotation_due(),
+        app.keyring.rotation_due(app.clock.now_ms()),
     );
     (
         [("content-type", "text/plain; version=0.0.4")],

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use keywright_hsm::{KeyRef, ObjectId, TokenObject};
 use tracing::{error, warn};
 
-use crate::{metrics, store::Contents};
+use crate::{key::KeyState, metrics, store::Contents};
 
 /// What does not fit.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,7 +28,12 @@ pub(super) fn take(contents: &Contents, canary: &KeyRef, objects: &[TokenObject]
     for (name, version) in versions {
         let object = version.on_token.object;
         known.insert(object);
-        if !on_token.contains(&object) {
+        let shown = on_token.contains(&object);
+        if version.state == KeyState::Destroyed {
+            if shown {
+                error!(key = %name, version = version.number.get(), %object, "the token shows a key version that was destroyed: it was restored from a backup, or is another token. Destroy the object with the vendor's tool");
+            }
+        } else if !shown {
             missing += 1;
             error!(key = %name, version = version.number.get(), %object, "the token does not show this key version; what it protected cannot be opened until it does");
         }
@@ -64,7 +69,7 @@ pub(super) fn take(contents: &Contents, canary: &KeyRef, objects: &[TokenObject]
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::{KeyState, tests::version};
+    use crate::key::tests::version;
 
     #[test]
     fn strangers_and_gaps_are_counted() {

@@ -140,6 +140,10 @@ pub enum Event {
     },
     /// Records can be written again.
     AuditResumed,
+    /// A scheduled destruction is about to be carried out.
+    Destroying,
+    /// It is done: the material is gone from the HSM.
+    Destroyed,
     /// The daemon went down in good order.
     Stopped,
 }
@@ -154,6 +158,8 @@ impl Entry {
             Event::PoliciesReloaded { .. } => "policies_reloaded",
             Event::Suppressed { .. } => "suppressed",
             Event::AuditResumed => "audit_resumed",
+            Event::Destroying => "destroying",
+            Event::Destroyed => "destroyed",
             Event::Stopped => "stopped",
         };
         Self {

@@ -55,6 +55,8 @@ limits! {
     random_item_bytes: usize = 64 << 10, 1 => 1 << 20;
     /// Bytes of random in one call.
     random_bytes: usize = 1 << 20, 1 => 16 << 20;
+    /// Batches of one stream that are worked on side by side.
+    stream_batches: usize = 4, 1 => 64;
     /// Longest time for one request; a caller may ask for less.
     request_ms: u64 = 30_000, 10 => 600_000;
     /// Longest wait for a durable audit record.
@@ -75,8 +77,10 @@ limits! {
     header_list_bytes: u32 = 16 << 10, 1 << 10 => 1 << 20;
     /// HTTP/2 frame.
     frame_bytes: u32 = 256 << 10, 16 << 10 => (16 << 20) - 1;
-    /// HTTP/2 flow-control window of stream and connection.
+    /// HTTP/2 flow-control window of a stream.
     window_bytes: u32 = 4 << 20, 64 << 10 => 1 << 30;
+    /// The same of a connection: room for others beside streams that stand still.
+    connection_window_bytes: u32 = 16 << 20, 64 << 10 => 1 << 30;
     /// Pause before a silent connection is asked for a sign of life.
     keepalive_ms: u64 = 20_000, 100 => 3_600_000;
     /// Age at which a connection is asked to come again.

@@ -1,6 +1,6 @@
 //! The context: the caller's non-secret pairs, bound to every item of a batch.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use sha2::{Digest, Sha256};
 
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Context {
     digest: [u8; 32],
-    pairs: usize,
+    pairs: Arc<BTreeMap<String, String>>,
 }
 
 /// Why pairs are not a context.
@@ -53,7 +53,7 @@ impl Context {
         }
         Ok(Self {
             digest: hash.finalize().into(),
-            pairs: pairs.len(),
+            pairs: Arc::new(pairs.clone()),
         })
     }
 
@@ -63,10 +63,10 @@ impl Context {
         &self.digest
     }
 
-    /// How many pairs.
+    /// The pairs, for policies to look at; never written down.
     #[must_use]
-    pub fn pairs(&self) -> usize {
-        self.pairs
+    pub fn pairs(&self) -> &BTreeMap<String, String> {
+        &self.pairs
     }
 }
 

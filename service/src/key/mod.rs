@@ -3,22 +3,27 @@
 //! A [`Key`] is an immutable picture; a change makes a new picture with a higher
 //! [`Revision`]. What a version may do follows from its state alone (`state`).
 
+mod labels;
+mod lifecycle;
 mod name;
+mod rules;
 mod state;
+mod version;
 mod wraps;
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     fmt,
     num::NonZeroU32,
-    sync::Arc,
 };
 
-use keywright_hsm::KeyRef;
 pub use keywright_hsm::{KeySpec, KeyUse};
 
+pub use labels::Labels;
 pub use name::{KeyName, NameError};
+pub use rules::Rules;
 pub use state::KeyState;
+pub use version::{KeyVersion, LastUsed};
 pub use wraps::{Take, WrapCounter};
 
 /// Permanent id of a tenant: the wall between two users of one appliance. It enters
@@ -84,72 +89,6 @@ impl fmt::Display for VersionNumber {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Revision(pub u64);
 
-/// Operator's notes on a key; seen by policies, never secret.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Labels(BTreeMap<String, String>);
-
-impl Labels {
-    /// Most labels of one key.
-    pub const MAX_COUNT: usize = 64;
-    /// Longest label key in bytes.
-    pub const MAX_KEY_BYTES: usize = 63;
-    /// Longest label value in bytes.
-    pub const MAX_VALUE_BYTES: usize = 255;
-
-    /// Checks count, sizes and characters.
-    ///
-    /// # Errors
-    /// A sentence that says which label is wrong and how.
-    pub fn new(pairs: BTreeMap<String, String>) -> Result<Self, String> {
-        if pairs.len() > Self::MAX_COUNT {
-            return Err(format!(
-                "{} labels; at most {}",
-                pairs.len(),
-                Self::MAX_COUNT
-            ));
-        }
-        for (key, value) in &pairs {
-            let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
-            if key.is_empty() || key.len() > Self::MAX_KEY_BYTES || !key.bytes().all(legal) {
-                return Err(format!(
-                    "label {key:?}: a label key is 1 to {} of a-z 0-9 - _ .",
-                    Self::MAX_KEY_BYTES
-                ));
-            }
-            if value.len() > Self::MAX_VALUE_BYTES || value.chars().any(char::is_control) {
-                return Err(format!(
-                    "label {key:?}: a value has at most {} bytes and no control characters",
-                    Self::MAX_VALUE_BYTES
-                ));
-            }
-        }
-        Ok(Self(pairs))
-    }
-
-    /// The pairs in key order.
-    #[must_use]
-    pub fn pairs(&self) -> &BTreeMap<String, String> {
-        &self.0
-    }
-}
-
-/// One generation of key material.
-#[derive(Debug, Clone)]
-pub struct KeyVersion {
-    /// From 1.
-    pub number: VersionNumber,
-    /// SP 800-57 state.
-    pub state: KeyState,
-    /// Where it is on the token.
-    pub on_token: KeyRef,
-    /// Serial of the token it was generated in.
-    pub token_serial: String,
-    /// Milliseconds since the epoch.
-    pub created_ms: i64,
-    /// How many wraps were made; shared by all pictures of the key.
-    pub wraps: Arc<WrapCounter>,
-}
-
 /// A picture of a key.
 #[derive(Debug, Clone)]
 pub struct Key {
@@ -163,8 +102,12 @@ pub struct Key {
     pub spec: KeySpec,
     /// Operator's notes.
     pub labels: Labels,
+    /// When to rotate, and how much a version may do.
+    pub rules: Rules,
     /// The version that protects new data.
     pub primary: VersionNumber,
+    /// Versions below this one process nothing any more.
+    pub minimum: VersionNumber,
     versions: BTreeMap<VersionNumber, KeyVersion>,
     /// Milliseconds since the epoch.
     pub created_ms: i64,
@@ -179,6 +122,14 @@ pub enum Unusable {
     NoSuchVersion(u32),
     /// Its state forbids it.
     State(VersionNumber, KeyState),
+    /// It is scheduled for destruction, at this time in milliseconds since the epoch.
+    Scheduled(VersionNumber, i64),
+    /// It is not scheduled for destruction.
+    NotScheduled(VersionNumber),
+    /// It is active: nothing in use is destroyed.
+    InUse(VersionNumber),
+    /// It lies below the minimum version of the key.
+    BelowMinimum(VersionNumber, VersionNumber),
     /// No such move in the table of states.
     Move {
         /// Which version.
@@ -214,7 +165,9 @@ impl Key {
             name,
             spec,
             labels,
+            rules: Rules::default(),
             primary: first.number,
+            minimum: VersionNumber::FIRST,
             created_ms: first.created_ms,
             versions: BTreeMap::from([(first.number, first)]),
             revision: Revision(1),
@@ -230,49 +183,6 @@ impl Key {
             }
             Entry::Occupied(_) => false,
         }
-    }
-
-    /// The next picture: a new version that is primary from now on.
-    #[must_use]
-    pub fn rotated(&self, version: KeyVersion) -> Self {
-        let mut next = self.clone();
-        next.primary = version.number;
-        next.versions.insert(version.number, version);
-        next.revision = Revision(self.revision.0 + 1);
-        next
-    }
-
-    /// The next picture: one version in another state, or (`only` is `None`) every version
-    /// that may move there; and which ones moved.
-    ///
-    /// # Errors
-    /// [`Unusable::NoSuchVersion`], or [`Unusable::Move`] when the table of states has no
-    /// such move.
-    pub fn moved(
-        &self,
-        only: Option<u32>,
-        to: KeyState,
-    ) -> Result<(Self, Vec<VersionNumber>), Unusable> {
-        let named = only.unwrap_or(self.primary.get());
-        let named = self.version(named).ok_or(Unusable::NoSuchVersion(named))?;
-        let mut next = self.clone();
-        next.revision = Revision(self.revision.0 + 1);
-        let mut moved = Vec::new();
-        for version in next.versions.values_mut() {
-            let wanted = only.is_none_or(|n| n == version.number.get());
-            if wanted && version.state.may_become(to) {
-                version.state = to;
-                moved.push(version.number);
-            }
-        }
-        if moved.is_empty() {
-            return Err(Unusable::Move {
-                number: named.number,
-                from: named.state,
-                to,
-            });
-        }
-        Ok((next, moved))
     }
 
     /// Number of the next version; `None` when the numbers are used up.
@@ -302,11 +212,10 @@ impl Key {
             .versions
             .get(&self.primary)
             .ok_or(Unusable::NoSuchVersion(self.primary.get()))?;
-        if primary.state.may_protect() {
-            Ok(ProtectVersion(primary))
-        } else {
-            Err(Unusable::State(primary.number, primary.state))
+        if !primary.state.may_protect() {
+            return Err(Unusable::State(primary.number, primary.state));
         }
+        Ok(ProtectVersion(primary))
     }
 
     /// A version for opening what it protected.
@@ -318,11 +227,16 @@ impl Key {
         let version = self
             .version(number)
             .ok_or(Unusable::NoSuchVersion(number))?;
-        if version.state.may_process() {
-            Ok(ProcessVersion(version))
-        } else {
-            Err(Unusable::State(version.number, version.state))
+        if !version.state.may_process() {
+            return Err(Unusable::State(version.number, version.state));
         }
+        if let Some(at) = version.destroy_at_ms {
+            return Err(Unusable::Scheduled(version.number, at));
+        }
+        if version.number < self.minimum {
+            return Err(Unusable::BelowMinimum(version.number, self.minimum));
+        }
+        Ok(ProcessVersion(version))
     }
 
     /// The versions that may have made a signature or MAC: the one asked for, or every one
@@ -349,6 +263,13 @@ impl Key {
                 .to_process(wanted, self.primary.get())
                 .map(|primary| vec![primary]),
         }
+    }
+
+    /// Should a version be rotated by now, for its age or for what it has wrapped?
+    #[must_use]
+    pub fn rotation_due(&self, version: &KeyVersion, now_ms: i64) -> bool {
+        let age_ms = now_ms.saturating_sub(version.created_ms);
+        self.rules.rotation_due(&version.wraps, age_ms)
     }
 
     fn is_for(&self, wanted: KeyUse) -> Result<(), Unusable> {
@@ -387,7 +308,9 @@ impl<'a> ProcessVersion<'a> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use keywright_hsm::{KeyProof, ObjectId, WrappedDek};
+    use std::sync::Arc;
+
+    use keywright_hsm::{KeyProof, KeyRef, ObjectId, WrappedDek};
 
     use super::*;
 
@@ -402,7 +325,9 @@ pub(crate) mod tests {
             },
             token_serial: "0".into(),
             created_ms: 0,
+            destroy_at_ms: None,
             wraps: Arc::new(WrapCounter::new(0)),
+            used: Arc::default(),
         }
     }
 
@@ -468,28 +393,6 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn versions_move_as_the_table_says() {
-        let two = key("a").rotated(version(2, KeyState::Active));
-        let states = |k: &Key| k.versions().map(|v| v.state).collect::<Vec<_>>();
-        let (old, moved) = two.moved(Some(1), KeyState::Deactivated).unwrap();
-        assert_eq!(moved.len(), 1);
-        assert_eq!(states(&old), [KeyState::Deactivated, KeyState::Active]);
-        assert_eq!(old.revision, Revision(3));
-        // All that may: a compromised one stays where it is.
-        let (mixed, _) = two.moved(Some(1), KeyState::Compromised).unwrap();
-        let (all, moved) = mixed.moved(None, KeyState::Suspended).unwrap();
-        assert_eq!(moved, [VersionNumber::new(2).unwrap()]);
-        assert_eq!(states(&all), [KeyState::Compromised, KeyState::Suspended]);
-        let refused = |k: &Key, only, to| matches!(k.moved(only, to), Err(Unusable::Move { .. }));
-        assert!(refused(&mixed, Some(1), KeyState::Active));
-        assert!(refused(&all, None, KeyState::Suspended));
-        assert_eq!(
-            two.moved(Some(9), KeyState::Suspended).unwrap_err(),
-            Unusable::NoSuchVersion(9)
-        );
-    }
-
-    #[test]
     fn what_may_have_made_it_is_asked_newest_first() {
         let two = key("a").rotated(version(2, KeyState::Active));
         let numbers = |k: &Key, only| -> Vec<u32> {
@@ -517,17 +420,5 @@ pub(crate) mod tests {
             assert_eq!(key("a").to_protect(wanted).unwrap_err(), refused);
             assert_eq!(key("a").to_process(wanted, 1).unwrap_err(), refused);
         }
-    }
-
-    #[test]
-    fn labels_have_limits() {
-        let one = |k: &str, v: &str| Labels::new(BTreeMap::from([(k.to_owned(), v.to_owned())]));
-        assert!(one("team", "payments").is_ok());
-        assert!(one("Team", "x").is_err() && one("", "x").is_err());
-        assert!(one(&"k".repeat(63), &"v".repeat(255)).is_ok());
-        assert!(one(&"k".repeat(64), "v").is_err() && one("k", &"v".repeat(256)).is_err());
-        assert!(one("k", "a\nb").is_err());
-        let many = (0..65).map(|i| (format!("k{i}"), String::new())).collect();
-        assert!(Labels::new(many).is_err());
     }
 }

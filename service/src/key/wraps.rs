@@ -76,10 +76,11 @@ impl WrapCounter {
         self.reserved.load(Ordering::Acquire)
     }
 
-    /// Should the version be rotated?
+    /// Upper bound of the wraps made so far: what was reserved, without what is left of
+    /// our own block.
     #[must_use]
-    pub fn rotation_due(&self) -> bool {
-        self.reserved() > Self::ROTATE_AT
+    pub fn used_at_most(&self) -> u64 {
+        self.reserved().saturating_sub(self.left())
     }
 }
 
@@ -118,8 +119,9 @@ mod tests {
 
     #[test]
     fn rotation_is_due_past_two_to_the_thirty() {
-        assert!(!WrapCounter::new(WrapCounter::ROTATE_AT).rotation_due());
-        assert!(WrapCounter::new(WrapCounter::ROTATE_AT + 1).rotation_due());
+        let due = |n| crate::key::Rules::default().rotation_due(&WrapCounter::new(n), 0);
+        assert!(!due(WrapCounter::ROTATE_AT));
+        assert!(due(WrapCounter::ROTATE_AT + 1));
         assert_eq!(WrapCounter::REFUSE_AT % WrapCounter::BLOCK, 0);
     }
 

@@ -33,13 +33,11 @@ pub async fn asymmetric_decrypt(
     call: &mut Call,
     request: AsymmetricDecrypt,
 ) -> Result<(Output, u32)> {
-    let permit =
-        app.keyring
-            .open::<act::AsymmetricDecrypt>(&call.caller, &request.key, &mut call.entry)?;
+    let permit = call.open::<act::AsymmetricDecrypt>(app, &request.key)?;
     let key = permit.key();
     let number = request.version.unwrap_or(key.primary.get());
     let version = key.to_process(KeyUse::Decrypt, number)?.get();
-    call.note(key, Some(number));
+    call.processes(key, version);
     let jobs = request
         .ciphertexts
         .iter()

@@ -177,6 +177,29 @@ pub struct Verdict {
     pub version: Option<u32>,
 }
 
+/// What came of checking a batch.
+#[derive(Debug)]
+pub struct Checked {
+    /// One for each input; that of a failed one means nothing.
+    pub verdicts: Vec<Verdict>,
+    /// What could not be checked.
+    pub failures: Failures,
+}
+
+impl Checked {
+    pub(super) fn collect(results: Vec<Result<Verdict>>) -> Self {
+        let mut failures = Failures::default();
+        let verdict = |(index, result): (usize, Result<Verdict>)| {
+            result.unwrap_or_else(|e| {
+                failures.push(index, e);
+                Verdict { version: None }
+            })
+        };
+        let verdicts = results.into_iter().enumerate().map(verdict).collect();
+        Self { verdicts, failures }
+    }
+}
+
 /// The items that failed, in the order of the request.
 #[derive(Debug, Default)]
 pub struct Failures(Vec<(usize, Error)>);

@@ -8,7 +8,8 @@ use zeroize::Zeroizing;
 
 use super::{
     App, Call, Output, Strings,
-    open::{Keys, note_envelopes},
+    decrypt::Decrypted,
+    open::{Keys, is_old, note_envelopes},
     seal,
 };
 use crate::{
@@ -60,13 +61,10 @@ pub async fn generate_data_keys(
     call: &mut Call,
     request: GenerateDataKeys,
 ) -> Result<(Vec<DataKey>, u32)> {
-    let permit =
-        app.keyring
-            .open::<act::GenerateDataKey>(&call.caller, &request.key, &mut call.entry)?;
+    call.bind(&request.context);
+    let permit = call.open::<act::GenerateDataKey>(app, &request.key)?;
     let key = permit.key();
     let version = key.to_protect(KeyUse::Encrypt)?.get();
-    call.note(key, Some(version.number.get()));
-    call.entry.context_pairs = request.context.pairs();
     let count = request.lengths.len();
     let schedules = seal::begin(
         app,
@@ -98,7 +96,8 @@ pub async fn decrypt_data_keys(
     app: &Arc<App>,
     call: &mut Call,
     request: DecryptDataKeys,
-) -> Result<Output> {
+) -> Result<Decrypted> {
+    call.bind(&request.context);
     let mut keys =
         Keys::<act::DecryptDataKey>::new(app, request.only_key.as_ref(), &[Kind::DataKey]);
     let found: Vec<_> = request
@@ -106,8 +105,8 @@ pub async fn decrypt_data_keys(
         .iter()
         .map(|header| keys.find(call, header))
         .collect();
-    call.entry.context_pairs = request.context.pairs();
     note_envelopes(call, &found);
+    let old: Vec<bool> = found.iter().map(is_old).collect();
     let jobs = found.iter().flatten().map(|f| f.unwrap.clone()).collect();
     let mut deks = app.hsm.unwrap(jobs, call.deadline).await.into_iter();
     let lengths = request
@@ -125,7 +124,11 @@ pub async fn decrypt_data_keys(
         export(&schedule, length)
     }));
     call.batch(&request.wrapped, &output)?;
-    Ok(output)
+    let mut rewrap_due: Vec<usize> = (0..old.len())
+        .filter(|i| old.get(*i) == Some(&true))
+        .collect();
+    rewrap_due.retain(|i| output.failures.iter().all(|(failed, _)| failed != *i));
+    Ok(Decrypted { output, rewrap_due })
 }
 
 /// What most ciphers want.

@@ -45,17 +45,15 @@ pub struct Sealed {
 /// Permission, state and exhaustion of the key, HSM and store; items that are too large
 /// fail by themselves.
 pub async fn encrypt(app: &Arc<App>, call: &mut Call, request: Encrypt) -> Result<Sealed> {
-    let permit = app
-        .keyring
-        .open::<act::Encrypt>(&call.caller, &request.key, &mut call.entry)?;
     let Encrypt {
-        key: _,
+        key,
         context,
         plaintexts,
         aads,
         attached,
     } = &request;
-    call.entry.context_pairs = context.pairs();
+    call.bind(context);
+    let permit = call.open::<act::Encrypt>(app, key)?;
     let no_aad: &[u8] = &[];
     let mut items = (0..plaintexts.len()).map(|i| {
         let aad = aads.as_ref().map_or(no_aad, |a| a.get(i));

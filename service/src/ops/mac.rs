@@ -4,7 +4,7 @@ use bytes::Bytes;
 use keywright_hsm as hsm;
 use subtle::ConstantTimeEq;
 
-use super::{App, Call, Output, Strings, Verdict, each};
+use super::{App, Call, Checked, Output, Strings, Verdict, each};
 use crate::{
     error::Result,
     key::{KeyName, KeyUse, KeyVersion, ProcessVersion},
@@ -38,12 +38,10 @@ pub struct VerifyMac {
 /// # Errors
 /// Permission, use and state of the key, HSM; inputs fail by themselves.
 pub async fn mac(app: &App, call: &mut Call, request: Mac) -> Result<(Output, u32)> {
-    let permit = app
-        .keyring
-        .open::<act::Mac>(&call.caller, &request.key, &mut call.entry)?;
+    let permit = call.open::<act::Mac>(app, &request.key)?;
     let key = permit.key();
     let version = key.to_protect(KeyUse::Mac)?.get();
-    call.note(key, Some(version.number.get()));
+    call.protects(key, version);
     let output = Output::collect(macs(app, call, version, &request.inputs).await);
     call.batch(&request.inputs, &output)?;
     Ok((output, version.number.get()))
@@ -53,27 +51,40 @@ pub async fn mac(app: &App, call: &mut Call, request: Mac) -> Result<(Output, u3
 ///
 /// # Errors
 /// Permission, use and state of the key, HSM. A MAC that is not valid is a verdict.
-pub async fn verify_mac(app: &App, call: &mut Call, request: VerifyMac) -> Result<Vec<Verdict>> {
-    let permit = app
-        .keyring
-        .open::<act::VerifyMac>(&call.caller, &request.key, &mut call.entry)?;
+pub async fn verify_mac(app: &App, call: &mut Call, request: VerifyMac) -> Result<Checked> {
+    let permit = call.open::<act::VerifyMac>(app, &request.key)?;
     let key = permit.key();
     let versions = key.to_check(KeyUse::Mac, request.version)?;
     call.note(key, request.version);
-    let mut verdicts = vec![Verdict { version: None }; request.inputs.len()];
+    let unknown = || Ok(Verdict { version: None });
+    let mut results: Vec<Result<Verdict>> = request.inputs.iter().map(|_| unknown()).collect();
     for version in versions.into_iter().map(ProcessVersion::get) {
-        if verdicts.iter().all(|v| v.version.is_some()) {
+        if !results.iter().any(open) {
             break;
         }
+        version.used.processes(call.now_ms);
         let made = macs(app, call, version, &request.inputs).await;
-        for ((verdict, made), given) in verdicts.iter_mut().zip(made).zip(request.macs.iter()) {
-            if verdict.version.is_none() && bool::from(made?.ct_eq(given)) {
-                verdict.version = Some(version.number.get());
+        for ((result, made), given) in results.iter_mut().zip(made).zip(request.macs.iter()) {
+            match made {
+                _ if !open(result) => {}
+                Ok(made) if bool::from(made.ct_eq(given)) => {
+                    let version = Some(version.number.get());
+                    *result = Ok(Verdict { version });
+                }
+                Ok(_) => {}
+                Err(e) => *result = Err(e),
             }
         }
     }
+    let Checked { verdicts, failures } = Checked::collect(results);
     call.verdicts(&request.inputs, &verdicts);
-    Ok(verdicts)
+    failures.unless_all_alike(verdicts.len())?;
+    Ok(Checked { verdicts, failures })
+}
+
+/// Neither valid nor failed yet.
+fn open(result: &Result<Verdict>) -> bool {
+    matches!(result, Ok(Verdict { version: None }))
 }
 
 async fn macs(

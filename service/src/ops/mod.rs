@@ -26,15 +26,17 @@ use std::{
 use keywright_hsm::Hsm;
 
 pub use asymmetric::{AsymmetricDecrypt, asymmetric_decrypt};
-pub use batch::{Failures, Output, Strings, Verdict};
+pub use batch::{Checked, Failures, Output, Strings, Verdict};
 pub use data_key::{
     DataKey, DecryptDataKeys, GenerateDataKeys, decrypt_data_keys, generate_data_keys,
 };
-pub use decrypt::{Decrypt, decrypt};
+pub use decrypt::{Decrypt, Decrypted, decrypt};
 pub use encrypt::{Encrypt, Sealed, encrypt};
 pub use key::{
-    ChangeState, Evidence, ListKeys, Page, Public, VersionEvidence, change_state, create_key,
-    get_key, get_key_evidence, get_public_key, list_keys, rotate_key,
+    CancelDestruction, ChangeState, Evidence, Explain, Explanation, ListKeys, Page, Public,
+    ScheduleDestruction, UpdateKey, VersionEvidence, cancel_destruction, change_state, create_key,
+    destroy_due, explain, get_key, get_key_evidence, get_public_key, list_keys, rotate_key,
+    save_last_use, schedule_destruction, update_key,
 };
 pub use mac::{Mac, VerifyMac, mac, verify_mac};
 pub use open::Envelopes;
@@ -50,11 +52,12 @@ use crate::{
     audit::{Audit, Entry, KeyNote},
     clock::{Clock, Entropy},
     config::Limits,
+    envelope::Context,
     error::{Error, Result},
-    key::Key,
+    key::{Key, KeyId, KeyName, KeyVersion},
     keyring::Keyring,
     metrics,
-    policy::Caller,
+    policy::{Asking, Caller, Grant, KeyAction, Permit, Proposal, TenantAction},
     store::Store,
 };
 
@@ -95,6 +98,9 @@ pub struct Call {
     pub deadline: Instant,
     /// What is written down.
     pub entry: Entry,
+    /// When it arrived, in milliseconds since the epoch.
+    pub now_ms: i64,
+    context: Option<Context>,
     rpc: &'static str,
     began: Instant,
 }
@@ -102,7 +108,13 @@ pub struct Call {
 impl Call {
     /// A request that begins now. `entry` knows request id and peer already.
     #[must_use]
-    pub fn new(caller: Arc<Caller>, rpc: &'static str, deadline: Instant, entry: Entry) -> Self {
+    pub fn new(
+        caller: Arc<Caller>,
+        rpc: &'static str,
+        deadline: Instant,
+        now_ms: i64,
+        entry: Entry,
+    ) -> Self {
         let entry = Entry {
             caller: Some(caller.id.to_string()),
             certificate: Some(hex::encode(caller.certificate)),
@@ -114,9 +126,61 @@ impl Call {
             caller,
             deadline,
             entry,
+            now_ms,
+            context: None,
             rpc,
             began: Instant::now(),
         }
+    }
+
+    /// The context that came along: policies may look at it. Before a permit is opened.
+    fn bind(&mut self, context: &Context) {
+        self.entry.context_pairs = context.pairs().len();
+        self.context = Some(context.clone());
+    }
+
+    /// Who asks, and where what comes of it is written down.
+    fn asks(&mut self) -> (Asking<'_>, &mut Entry) {
+        let asking = Asking {
+            caller: &self.caller,
+            now_ms: self.now_ms,
+            context: self.context.as_ref(),
+        };
+        (asking, &mut self.entry)
+    }
+
+    /// [`Keyring::open`] for whoever calls.
+    fn open<A: KeyAction>(&mut self, app: &App, name: &KeyName) -> Result<Permit<A>> {
+        let (asking, entry) = self.asks();
+        app.keyring.open(&asking, name, entry)
+    }
+
+    /// [`Keyring::open_id`] for whoever calls.
+    fn open_id<A: KeyAction>(&mut self, app: &App, id: KeyId) -> Result<Permit<A>> {
+        let (asking, entry) = self.asks();
+        app.keyring.open_id(&asking, id, entry)
+    }
+
+    /// [`Keyring::grant`] for whoever calls.
+    fn grant<A: TenantAction>(
+        &mut self,
+        app: &App,
+        proposal: Option<&Proposal>,
+    ) -> Result<Grant<A>> {
+        let (asking, entry) = self.asks();
+        app.keyring.grant(&asking, proposal, entry)
+    }
+
+    /// A version is about to protect something.
+    fn protects(&mut self, key: &Key, version: &KeyVersion) {
+        version.used.protects(self.now_ms);
+        self.note(key, Some(version.number.get()));
+    }
+
+    /// A version is about to process something.
+    fn processes(&mut self, key: &Key, version: &KeyVersion) {
+        version.used.processes(self.now_ms);
+        self.note(key, Some(version.number.get()));
     }
 
     /// Notes the key and the version that was used.

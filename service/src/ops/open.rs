@@ -9,7 +9,7 @@ use std::{collections::HashMap, sync::Arc};
 use keywright_hsm::{Dek, Unwrap};
 use sha2::{Digest, Sha256};
 
-use super::{App, Call, Output, Strings};
+use super::{App, Call, Failures, Output, Strings};
 use crate::{
     envelope::{Context, Header, ITEM_OVERHEAD, Kind, Opener, Schedule, wrap_aad},
     error::{Error, Reason, Result},
@@ -47,7 +47,8 @@ impl Envelopes {
     }
 }
 
-/// Opens every item under a permit for `A`.
+/// Opens every item under a permit for `A`; also gives the positions of those that stand
+/// under an old version.
 ///
 /// # Errors
 /// None of its own: what fails stands in the output, item by item.
@@ -55,15 +56,16 @@ pub(super) async fn open<A: KeyAction>(
     app: &Arc<App>,
     call: &mut Call,
     input: &Envelopes,
-) -> Output {
+) -> (Output, Vec<usize>) {
+    call.bind(&input.context);
     let groups = Groups::of((0..input.items.len()).map(|i| input.split(i).0));
     let mut keys = Keys::<A>::new(app, input.only_key.as_ref(), &[Kind::Items]);
     let found: Vec<Result<Found>> = groups.headers.iter().map(|h| keys.find(call, h)).collect();
-    call.entry.context_pairs = input.context.pairs();
     note_envelopes(call, &found);
 
     let jobs = found.iter().flatten().map(|f| f.unwrap.clone()).collect();
     let mut deks = app.hsm.unwrap(jobs, call.deadline).await.into_iter();
+    let old: Vec<bool> = found.iter().map(is_old).collect();
     let openers: Vec<Result<Opener>> = found
         .into_iter()
         .map(|found| {
@@ -77,7 +79,34 @@ pub(super) async fn open<A: KeyAction>(
             opener(&found, dek, &input.context)
         })
         .collect();
-    open_items(input, &groups, &openers)
+    let output = open_items(input, &groups, &openers);
+    let due = old_items(&groups, &old, &output.failures);
+    (output, due)
+}
+
+/// Protected by a version that is no longer the primary one?
+pub(super) fn is_old(found: &Result<Found>) -> bool {
+    found
+        .as_ref()
+        .is_ok_and(|f| f.header.key_version() != f.key.primary.get())
+}
+
+/// Positions of the items that were opened and should be rewrapped.
+fn old_items(groups: &Groups<'_>, old: &[bool], failures: &Failures) -> Vec<usize> {
+    if !old.contains(&true) {
+        return Vec::new();
+    }
+    let mut failed = failures.iter().map(|(index, _)| index).peekable();
+    let is_due = |(index, group): (usize, &usize)| {
+        let lost = failed.next_if_eq(&index).is_some();
+        (!lost && old.get(*group) == Some(&true)).then_some(index)
+    };
+    groups
+        .of_item
+        .iter()
+        .enumerate()
+        .filter_map(is_due)
+        .collect()
 }
 
 fn opener(found: &Found, dek: keywright_hsm::Result<Dek>, context: &Context) -> Result<Opener> {
@@ -193,7 +222,7 @@ impl<'a, A: KeyAction> Keys<'a, A> {
         }
         let key = self.key(call, header.key_id())?;
         let version = key.to_process(KeyUse::Encrypt, header.key_version())?.get();
-        call.note(&key, Some(version.number.get()));
+        call.processes(&key, version);
         let unwrap = Unwrap {
             key: version.on_token.clone(),
             aad: wrap_aad(header.kind(), key.id, key.tenant, version.number),
@@ -214,9 +243,7 @@ impl<'a, A: KeyAction> Keys<'a, A> {
             kinds: _,
         } = self;
         let permit = permits.entry(id).or_insert_with(|| {
-            let permit = app
-                .keyring
-                .open_id::<A>(&call.caller, id, &mut call.entry)?;
+            let permit = call.open_id::<A>(app, id)?;
             match only {
                 Some(name) if permit.key().name != **name => Err(Error::field(
                     Reason::InvalidArgument,

@@ -11,8 +11,7 @@ use crate::{
 /// # Errors
 /// Permission, limits, HSM.
 pub async fn random(app: &App, call: &mut Call, lengths: &[u32]) -> Result<Vec<Vec<u8>>> {
-    app.keyring
-        .grant::<act::GenerateRandom>(&call.caller, None, &mut call.entry)?;
+    call.grant::<act::GenerateRandom>(app, None)?;
     let limits = &app.limits;
     let mut total = 0usize;
     for length in lengths {

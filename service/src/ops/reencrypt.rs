@@ -25,11 +25,11 @@ pub struct Reencrypt {
 /// # Errors
 /// As for encrypt; items that cannot be opened fail by themselves.
 pub async fn reencrypt(app: &Arc<App>, call: &mut Call, request: Reencrypt) -> Result<Sealed> {
-    let permit =
-        app.keyring
-            .open::<act::ReencryptTo>(&call.caller, &request.to, &mut call.entry)?;
     let from = &request.from;
-    let opened = open::<act::ReencryptFrom>(app, call, from).await;
+    let new_context = request.new_context.as_ref().unwrap_or(&from.context);
+    call.bind(new_context);
+    let permit = call.open::<act::ReencryptTo>(app, &request.to)?;
+    let (opened, _) = open::<act::ReencryptFrom>(app, call, from).await;
     let count = from.items.len();
     let failed = opened.failures.len();
     call.items(count - failed, failed, from.items.total_bytes());
@@ -46,7 +46,7 @@ pub async fn reencrypt(app: &Arc<App>, call: &mut Call, request: Reencrypt) -> R
     });
     let plain = Plain {
         key: permit.key(),
-        context: request.new_context.as_ref().unwrap_or(&from.context),
+        context: new_context,
         attached: from.header.is_none(),
         items: &mut items,
         bytes: opened.data.len(),

@@ -67,7 +67,10 @@ pub async fn rewrap(app: &Arc<App>, call: &mut Call, request: Rewrap) -> Result<
     );
     let found: Vec<Result<Found>> = groups.headers.iter().map(|h| keys.find(call, h)).collect();
     note_envelopes(call, &found);
-    let mut fates: Vec<Result<Fate>> = found.into_iter().map(|f| f.and_then(fate)).collect();
+    let mut fates: Vec<Result<Fate>> = found
+        .into_iter()
+        .map(|found| fate(found?, call.now_ms))
+        .collect();
     count_wraps(app, &mut fates).await;
 
     let jobs = fates.iter().flatten().filter_map(Fate::job).collect();
@@ -100,13 +103,14 @@ fn front(envelope: &[u8]) -> &[u8] {
     envelope.get(..Header::LEN).unwrap_or(envelope)
 }
 
-fn fate(found: Found) -> Result<Fate> {
+fn fate(found: Found, now_ms: i64) -> Result<Fate> {
     let to = found.key.to_protect(KeyUse::Encrypt)?.get();
     if number(&found) == Some(to.number) {
         // Already where it belongs. It is not opened: whether it is genuine is for
         // decrypt to say.
         return Ok(Fate::Current(found.header));
     }
+    to.used.protects(now_ms);
     let Key { id, tenant, .. } = *found.key;
     let job = hsm::Rewrap {
         from: found.unwrap.clone(),

@@ -65,7 +65,6 @@ pub(super) struct Envelope {
 /// request is in memory and lives until this returns.
 pub(super) async fn seal(app: &Arc<App>, call: &mut Call, plain: Plain<'_>) -> Result<Envelope> {
     let version = plain.key.to_protect(KeyUse::Encrypt)?.get();
-    call.note(plain.key, Some(version.number.get()));
     let begun = begin(app, call, plain.key, plain.context, version, Kind::Items, 1);
     let (header, schedule) = begun.await?.pop().ok_or_else(|| never(Refused))?;
     let mut sealer = schedule.sealer().map_err(never)?;
@@ -106,7 +105,7 @@ pub(super) async fn seal(app: &Arc<App>, call: &mut Call, plain: Plain<'_>) -> R
 /// New envelopes, each with a DEK of its own: headers, and what is derived from the DEKs.
 pub(super) async fn begin(
     app: &Arc<App>,
-    call: &Call,
+    call: &mut Call,
     key: &Key,
     context: &Context,
     version: &KeyVersion,
@@ -117,6 +116,7 @@ pub(super) async fn begin(
         id: key_id, tenant, ..
     } = *key;
     let aad = wrap_aad(kind, key_id, tenant, version.number);
+    call.protects(key, version);
     let wraps = u64::try_from(count).unwrap_or(u64::MAX);
     wraps::count(app, key, version, wraps).await?;
     let minted = app

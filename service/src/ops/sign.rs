@@ -38,12 +38,10 @@ pub struct Signed {
 /// Permission, use and state of the key, an algorithm that does not fit; inputs fail by
 /// themselves.
 pub async fn sign(app: &App, call: &mut Call, request: Sign) -> Result<Signed> {
-    let permit = app
-        .keyring
-        .open::<act::Sign>(&call.caller, &request.key, &mut call.entry)?;
+    let permit = call.open::<act::Sign>(app, &request.key)?;
     let key = permit.key();
     let version = key.to_protect(KeyUse::Sign)?.get();
-    call.note(key, Some(version.number.get()));
+    call.protects(key, version);
     let algorithm = Algorithm::of(key.spec, request.asked)?;
     let jobs: Vec<Result<hsm::Sign>> = request
         .inputs

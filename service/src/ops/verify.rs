@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{App, Call, Strings, Verdict};
+use super::{App, Call, Checked, Strings, Verdict};
 use crate::{
     error::{Error, Result},
     key::{Key, KeyName, KeyUse, ProcessVersion},
@@ -28,26 +28,29 @@ pub struct Verify {
 /// Checks each signature.
 ///
 /// # Errors
-/// Permission, use and state of the key, an algorithm that does not fit, a digest of the
-/// wrong length. A signature that is not valid is a verdict, not an error.
-pub async fn verify(app: &App, call: &mut Call, request: Verify) -> Result<Vec<Verdict>> {
-    let permit = app
-        .keyring
-        .open::<act::Verify>(&call.caller, &request.key, &mut call.entry)?;
+/// Permission, use and state of the key, an algorithm that does not fit; a digest of the
+/// wrong length fails by itself. A signature that is not valid is a verdict, not an error.
+pub async fn verify(app: &App, call: &mut Call, request: Verify) -> Result<Checked> {
+    let permit = call.open::<act::Verify>(app, &request.key)?;
     let key = permit.shared_key();
     call.note(&key, request.version);
     let request = Arc::new(request);
-    let asked = Arc::clone(&request);
+    let (asked, known) = (Arc::clone(&request), Arc::clone(&key));
     // Thousands of verifications under several versions take a while: not on a thread
     // that others wait for.
-    let verdicts = tokio::task::spawn_blocking(move || verdicts(&key, &asked))
+    let results = tokio::task::spawn_blocking(move || verdicts(&known, &asked))
         .await
         .map_err(|e| Error::internal(format!("verifying: {e}")))??;
+    let Checked { verdicts, failures } = Checked::collect(results);
+    for made_by in verdicts.iter().filter_map(|v| key.version(v.version?)) {
+        made_by.used.processes(call.now_ms);
+    }
     call.verdicts(&request.inputs, &verdicts);
-    Ok(verdicts)
+    failures.unless_all_alike(verdicts.len())?;
+    Ok(Checked { verdicts, failures })
 }
 
-fn verdicts(key: &Key, request: &Verify) -> Result<Vec<Verdict>> {
+fn verdicts(key: &Key, request: &Verify) -> Result<Vec<Result<Verdict>>> {
     let versions = key.to_check(KeyUse::Sign, request.version)?;
     let algorithm = Algorithm::of(key.spec, request.asked)?;
     let one = |(given, signature): (&[u8], &[u8])| {
@@ -66,5 +69,5 @@ fn verdicts(key: &Key, request: &Verify) -> Result<Vec<Verdict>> {
         })
     };
     let pairs = request.inputs.iter().zip(request.signatures.iter());
-    pairs.map(one).collect()
+    Ok(pairs.map(one).collect())
 }

@@ -21,15 +21,21 @@ pub(super) async fn count(app: &Arc<App>, key: &Key, version: &KeyVersion, n: u6
         Take::Taken { low: true } => {
             if app.reserving.try_lock().is_ok() {
                 // Ahead of need, and nobody waits for it.
-                tokio::spawn(reserve_logged(Arc::clone(app), key.id, version.clone()));
+                tokio::spawn(reserve_logged(
+                    Arc::clone(app),
+                    key.id,
+                    version.clone(),
+                    key.rules.refuse_at(),
+                ));
             }
             return Ok(());
         }
         Take::Empty => {}
     }
+    let limit = key.rules.refuse_at();
     // A task of its own: a caller that leaves must not lose a block that the store has
     // already given.
-    let task = tokio::spawn(reserve(Arc::clone(app), key.id, version.clone(), n));
+    let task = tokio::spawn(reserve(Arc::clone(app), key.id, version.clone(), n, limit));
     task.await
         .map_err(|e| Error::internal(format!("reserving wraps: {e}")))??;
     match version.wraps.take(n) {
@@ -41,14 +47,14 @@ pub(super) async fn count(app: &Arc<App>, key: &Key, version: &KeyVersion, n: u6
     }
 }
 
-async fn reserve_logged(app: Arc<App>, key: KeyId, version: KeyVersion) {
-    if let Err(e) = reserve(app, key, version, WrapCounter::BLOCK / 2).await {
+async fn reserve_logged(app: Arc<App>, key: KeyId, version: KeyVersion, limit: u64) {
+    if let Err(e) = reserve(app, key, version, WrapCounter::BLOCK / 2, limit).await {
         error!(key = %key, error = ?e, "wraps could not be reserved ahead");
     }
 }
 
 /// Makes sure that `n` wraps are there to be taken, unless another task already did.
-async fn reserve(app: Arc<App>, key: KeyId, version: KeyVersion, n: u64) -> Result<()> {
+async fn reserve(app: Arc<App>, key: KeyId, version: KeyVersion, n: u64, limit: u64) -> Result<()> {
     let _one_at_a_time = app.reserving.lock().await;
     if version.wraps.left() >= n {
         return Ok(());
@@ -56,12 +62,12 @@ async fn reserve(app: Arc<App>, key: KeyId, version: KeyVersion, n: u64) -> Resu
     let number: VersionNumber = version.number;
     let total = app
         .store
-        .reserve_wraps(key, number, WrapCounter::BLOCK, WrapCounter::REFUSE_AT)
+        .reserve_wraps(key, number, WrapCounter::BLOCK, limit)
         .await?;
     let Some(total) = total else {
         return Err(Error::new(
             Reason::KeyWornOut,
-            format!("version {number} of this key has wrapped 2^32 - 2^16 times; rotate the key"),
+            format!("version {number} of this key has wrapped as often as it may; rotate the key"),
         ));
     };
     info!(key = %key, version = number.get(), reserved = total, "wraps reserved");

@@ -28,6 +28,16 @@ pub enum Action {
     GetKeyEvidence,
     /// Suspend, resume, deactivate, mark as compromised.
     ChangeState,
+    /// Labels, rules, minimum version.
+    UpdateKey,
+    /// Plan the end of key material.
+    ScheduleDestruction,
+    /// Spare what was planned to end.
+    CancelDestruction,
+    /// Ask why oneself may or may not do something.
+    Explain,
+    /// Ask why somebody else may or may not.
+    ExplainOther,
     /// The public half of a pair.
     GetPublicKey,
     /// Sign.
@@ -48,7 +58,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 25] = [
         Self::Encrypt,
         Self::Decrypt,
         Self::Rewrap,
@@ -61,6 +71,11 @@ impl Action {
         Self::RotateKey,
         Self::GetKeyEvidence,
         Self::ChangeState,
+        Self::UpdateKey,
+        Self::ScheduleDestruction,
+        Self::CancelDestruction,
+        Self::Explain,
+        Self::ExplainOther,
         Self::GetPublicKey,
         Self::Sign,
         Self::Verify,
@@ -87,6 +102,11 @@ impl Action {
             Self::RotateKey => "rotate_key",
             Self::GetKeyEvidence => "get_key_evidence",
             Self::ChangeState => "change_state",
+            Self::UpdateKey => "update_key",
+            Self::ScheduleDestruction => "schedule_destruction",
+            Self::CancelDestruction => "cancel_destruction",
+            Self::Explain => "explain",
+            Self::ExplainOther => "explain_other",
             Self::GetPublicKey => "get_public_key",
             Self::Sign => "sign",
             Self::Verify => "verify",
@@ -96,6 +116,12 @@ impl Action {
             Self::GenerateDataKey => "generate_data_key",
             Self::DecryptDataKey => "decrypt_data_key",
         }
+    }
+
+    /// The inverse of [`Action::name`].
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|a| a.name() == text)
     }
 }
 
@@ -131,6 +157,6 @@ pub mod act {
         )*};
     }
     actions!(KeyAction: Encrypt Decrypt Rewrap ReencryptFrom ReencryptTo GetKey RotateKey GetKeyEvidence ChangeState
-        GetPublicKey Sign Verify Mac VerifyMac AsymmetricDecrypt GenerateDataKey DecryptDataKey);
+        UpdateKey ScheduleDestruction CancelDestruction Explain ExplainOther GetPublicKey Sign Verify Mac VerifyMac AsymmetricDecrypt GenerateDataKey DecryptDataKey);
     actions!(TenantAction: GenerateRandom CreateKey ListKeys);
 }

@@ -2,31 +2,25 @@
 //! checked against the schema, and any evaluation error a deny. (Cedar itself skips a
 //! policy that errors, a forbid included.)
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    fs,
-    path::Path,
-    str::FromStr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
-use cedar_policy::{
-    Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId,
-    PolicySet, Request, RestrictedExpression, Schema,
-};
+use cedar_policy::{Authorizer, Decision, PolicyId, PolicySet, Schema};
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Action, Caller, Grant, KeyAction, Permit, Proposal, Roles, TenantAction, Verdict,
+    Action, Asking, Caller, Grant, KeyAction, Permit, Proposal, Roles, TenantAction, Verdict,
+    circumstances::{Circumstances, Looks},
+    request::{Seen, request},
     set::{self, BUILTIN, PolicyError},
 };
-use crate::key::{Key, KeyId, KeySpec, Labels, Revision, TenantId};
+use crate::key::{Key, KeyId, Revision};
 
 /// A set of policies and roles in force. Immutable; a reload makes a new one, and with
 /// it a new cache.
 pub struct Engine {
     policies: PolicySet,
+    circumstances: Circumstances,
     schema: Schema,
     roles: Roles,
     digest: [u8; 32],
@@ -39,15 +33,8 @@ struct Question {
     certificate: [u8; 32],
     action: Action,
     resource: (KeyId, u64),
-}
-
-/// What policies see of a key.
-struct Seen<'a> {
-    uid: String,
-    tenant: TenantId,
-    name: &'a str,
-    spec: KeySpec,
-    labels: &'a Labels,
+    /// Digest of the context where policies look at it, else zero.
+    context: [u8; 32],
 }
 
 const VERDICTS: u64 = 100_000;
@@ -98,6 +85,7 @@ impl Engine {
         set::validate(&policies, &schema)?;
         set::roles_are_used(&roles, files)?;
         Ok(Self {
+            circumstances: Circumstances::of(&policies),
             policies,
             schema,
             roles,
@@ -112,6 +100,12 @@ impl Engine {
         self.roles.stranger(trust_domains)
     }
 
+    /// The roles of a caller, in order.
+    #[must_use]
+    pub fn roles_of(&self, caller: &Caller) -> Vec<String> {
+        self.roles.of(&caller.id).map(str::to_owned).collect()
+    }
+
     /// SHA-256 over all policies and roles in force.
     #[must_use]
     pub fn digest(&self) -> &[u8; 32] {
@@ -124,10 +118,10 @@ impl Engine {
     /// The verdict that denied it.
     pub fn permit<A: KeyAction>(
         &self,
-        caller: &Caller,
+        asking: &Asking<'_>,
         key: &Arc<Key>,
     ) -> Result<Permit<A>, Arc<Verdict>> {
-        let verdict = self.about_key(caller, A::ACTION, key);
+        let verdict = self.about_key(asking, A::ACTION, key);
         if !verdict.allowed {
             return Err(verdict);
         }
@@ -145,29 +139,27 @@ impl Engine {
     /// The verdict that denied it.
     pub fn grant<A: TenantAction>(
         &self,
-        caller: &Caller,
+        asking: &Asking<'_>,
         proposal: Option<&Proposal>,
     ) -> Result<Grant<A>, Arc<Verdict>> {
         let verdict = match proposal {
             Some(p) => {
                 let seen = Seen {
                     uid: "new".into(),
-                    tenant: caller.tenant,
+                    tenant: asking.caller.tenant,
                     name: p.name.as_str(),
                     spec: p.spec,
                     labels: &p.labels,
                 };
-                Arc::new(self.ask(caller, A::ACTION, Some(&seen)))
+                Arc::new(self.ask(asking, A::ACTION, Some(&seen)))
             }
-            None => self.cached(caller, A::ACTION, (KeyId(caller.tenant.0), 0), || {
-                self.ask(caller, A::ACTION, None)
-            }),
+            None => self.about_tenant(asking, A::ACTION),
         };
         if !verdict.allowed {
             return Err(verdict);
         }
         Ok(Grant {
-            tenant: caller.tenant,
+            tenant: asking.caller.tenant,
             verdict,
             action: std::marker::PhantomData,
         })
@@ -175,51 +167,66 @@ impl Engine {
 
     /// What the policies say about a key, for deciding what a refusal may reveal.
     #[must_use]
-    pub fn about_key(&self, caller: &Caller, action: Action, key: &Key) -> Arc<Verdict> {
+    pub fn about_key(&self, asking: &Asking<'_>, action: Action, key: &Key) -> Arc<Verdict> {
         // The wall, before Cedar is asked and apart from it.
-        if key.tenant != caller.tenant {
+        if key.tenant != asking.caller.tenant {
             return Arc::new(Verdict {
                 allowed: false,
                 policies: vec!["tenant wall".into()],
+                error: None,
             });
         }
         let Revision(revision) = key.revision;
-        self.cached(caller, action, (key.id, revision), || {
-            let seen = Seen {
-                uid: key.id.to_string(),
-                tenant: key.tenant,
-                name: key.name.as_str(),
-                spec: key.spec,
-                labels: &key.labels,
-            };
-            self.ask(caller, action, Some(&seen))
+        self.cached(asking, action, (key.id, revision), || {
+            self.ask(asking, action, Some(&Seen::of(key)))
         })
+    }
+
+    /// The same about the caller's tenant.
+    #[must_use]
+    pub fn about_tenant(&self, asking: &Asking<'_>, action: Action) -> Arc<Verdict> {
+        let tenant = (KeyId(asking.caller.tenant.0), 0);
+        self.cached(asking, action, tenant, || self.ask(asking, action, None))
+    }
+
+    /// The same about a key that is not there yet, or not in this picture: never
+    /// remembered, for its revision may come to belong to another picture.
+    #[must_use]
+    pub fn about_proposal(&self, asking: &Asking<'_>, action: Action, next: &Key) -> Verdict {
+        self.ask(asking, action, Some(&Seen::of(next)))
     }
 
     fn cached(
         &self,
-        caller: &Caller,
+        asking: &Asking<'_>,
         action: Action,
         resource: (KeyId, u64),
         ask: impl FnOnce() -> Verdict,
     ) -> Arc<Verdict> {
+        let context = match (self.circumstances.looks(action), asking.context) {
+            (Looks::AtTime, _) => return Arc::new(ask()),
+            (Looks::AtPairs, Some(context)) => *context.digest(),
+            (Looks::AtPairs, None) | (Looks::Nowhere, _) => [0; 32],
+        };
         let question = Question {
-            certificate: caller.certificate,
+            certificate: asking.caller.certificate,
             action,
             resource,
+            context,
         };
         self.verdicts.get_with(question, || Arc::new(ask()))
     }
 
-    fn ask(&self, caller: &Caller, action: Action, key: Option<&Seen<'_>>) -> Verdict {
+    fn ask(&self, asking: &Asking<'_>, action: Action, key: Option<&Seen<'_>>) -> Verdict {
         let undecided = |why: String| {
-            tracing::error!(caller = %caller.id, action = action.name(), why, "policy undecided, so denied");
+            tracing::error!(caller = %asking.caller.id, action = action.name(), why = %why, "policy undecided, so denied");
             Verdict {
                 allowed: false,
                 policies: vec!["undecided".into()],
+                error: Some(why),
             }
         };
-        let (request, entities) = match self.request(caller, action, key) {
+        let (request, entities) = match request(&self.schema, &self.roles, asking, action, key) {
             Ok(parts) => parts,
             Err(why) => return undecided(why),
         };
@@ -236,80 +243,9 @@ impl Engine {
         Verdict {
             allowed: response.decision() == Decision::Allow,
             policies,
+            error: None,
         }
     }
-
-    fn request(
-        &self,
-        caller: &Caller,
-        action: Action,
-        key: Option<&Seen<'_>>,
-    ) -> Result<(Request, Entities), String> {
-        let principal = uid("Workload", caller.id.as_str())?;
-        let tenant = uid("Tenant", &caller.tenant.to_string())?;
-        let roles = self
-            .roles
-            .of(&caller.id)
-            .map(|r| uid("Role", r))
-            .collect::<Result<HashSet<_>, _>>()?;
-        let attributes = HashMap::from([
-            (
-                "tenant".to_owned(),
-                RestrictedExpression::new_entity_uid(tenant.clone()),
-            ),
-            ("trust_domain".to_owned(), text(caller.id.trust_domain())),
-        ]);
-        let mut entities: Vec<Entity> = roles.iter().cloned().map(Entity::with_uid).collect();
-        entities.push(Entity::with_uid(tenant.clone()));
-        entities
-            .push(Entity::new(principal.clone(), attributes, roles).map_err(|e| e.to_string())?);
-        let resource = match key {
-            None => tenant,
-            Some(key) => {
-                let entity = key_entity(key)?;
-                let uid = entity.uid();
-                entities.push(entity);
-                uid
-            }
-        };
-        let action = uid("Action", action.name())?;
-        let request = Request::new(
-            principal,
-            action,
-            resource,
-            Context::empty(),
-            Some(&self.schema),
-        )
-        .map_err(|e| e.to_string())?;
-        let entities =
-            Entities::from_entities(entities, Some(&self.schema)).map_err(|e| e.to_string())?;
-        Ok((request, entities))
-    }
-}
-
-fn key_entity(key: &Seen<'_>) -> Result<Entity, String> {
-    let tenant = uid("Tenant", &key.tenant.to_string())?;
-    let attributes = [
-        (
-            "tenant".to_owned(),
-            RestrictedExpression::new_entity_uid(tenant.clone()),
-        ),
-        ("name".to_owned(), text(key.name)),
-        ("spec".to_owned(), text(key.spec.name())),
-        ("use".to_owned(), text(key.spec.key_use().name())),
-    ];
-    let tags = key.labels.pairs().iter().map(|(k, v)| (k.clone(), text(v)));
-    Entity::new_with_tags(uid("Key", &key.uid)?, attributes, [tenant], tags)
-        .map_err(|e| e.to_string())
-}
-
-fn text(value: &str) -> RestrictedExpression {
-    RestrictedExpression::new_string(value.to_owned())
-}
-
-fn uid(kind: &str, id: &str) -> Result<EntityUid, String> {
-    let kind = EntityTypeName::from_str(kind).map_err(|e| e.to_string())?;
-    Ok(EntityUid::from_type_name_and_id(kind, EntityId::new(id)))
 }
 
 impl std::fmt::Debug for Engine {
@@ -322,8 +258,14 @@ impl std::fmt::Debug for Engine {
 mod tests {
     use keywright_pki::SpiffeId;
 
+    use sha2::Sha256;
+
     use super::*;
-    use crate::policy::{DEFAULT_ROLES, DEV, act};
+    use crate::{
+        envelope::Context,
+        key::{Labels, TenantId},
+        policy::{Caller, DEFAULT_ROLES, DEV, act},
+    };
 
     fn engine(extra: &str, roles: &str) -> Result<Engine, PolicyError> {
         let files = BTreeMap::from([
@@ -350,8 +292,17 @@ mod tests {
         Arc::new(key)
     }
 
+    fn asking(caller: &Caller) -> Asking<'_> {
+        Asking {
+            caller,
+            now_ms: 0,
+            context: None,
+        }
+    }
+
     fn may(engine: &Engine, id: &str, action: Action, key: &Key) -> bool {
-        engine.about_key(&caller(id, 2), action, key).allowed()
+        let caller = caller(id, 2);
+        engine.about_key(&asking(&caller), action, key).allowed()
     }
 
     #[test]
@@ -374,6 +325,7 @@ mod tests {
                 "reencrypt_from",
                 "reencrypt_to",
                 "get_key",
+                "explain",
                 "get_public_key",
                 "sign",
                 "verify",
@@ -392,10 +344,18 @@ mod tests {
                 "rotate_key",
                 "get_key_evidence",
                 "change_state",
+                "update_key",
+                "schedule_destruction",
+                "cancel_destruction",
+                "explain",
+                "explain_other",
                 "get_public_key"
             ]
         );
-        assert_eq!(allowed("spiffe://a/rewrap"), ["rewrap", "get_key"]);
+        assert_eq!(
+            allowed("spiffe://a/rewrap"),
+            ["rewrap", "get_key", "explain"]
+        );
         assert!(allowed("spiffe://a/nobody").is_empty());
     }
 
@@ -414,16 +374,10 @@ mod tests {
         let key = key("a", "x");
         assert!(may(&engine, "spiffe://a/nobody", Action::Decrypt, &key));
         let stranger = caller("spiffe://b/user", 3);
+        let stranger = asking(&stranger);
         assert!(!engine.about_key(&stranger, Action::Decrypt, &key).allowed());
         // And Cedar's own wall, with the one in code taken away.
-        let seen = Seen {
-            uid: "x".into(),
-            tenant: key.tenant,
-            name: "a",
-            spec: key.spec,
-            labels: &key.labels,
-        };
-        let verdict = engine.ask(&stranger, Action::Decrypt, Some(&seen));
+        let verdict = engine.ask(&stranger, Action::Decrypt, Some(&Seen::of(&key)));
         assert_eq!(verdict.policies(), ["keywright:tenant-wall-keys"]);
     }
 
@@ -467,6 +421,39 @@ mod tests {
         ));
     }
 
+    /// Also with the verdict of another context, or of another time, in the cache.
+    #[test]
+    fn context_and_time_can_be_asked_for() {
+        let extra = "@id(\"own\") permit (principal, action == Action::\"encrypt\", resource is Key)
+            when { context.pairs.hasTag(\"tenant\") && context.pairs.getTag(\"tenant\") == principal.tenant_name };
+            @id(\"late\") permit (principal, action == Action::\"decrypt\", resource is Key)
+            when { context.now >= datetime(\"2026-01-01\") && context.now.toTime() < duration(\"6h\") };";
+        let engine = engine(extra, ROLES).unwrap();
+        let key = key("a", "x");
+        let nobody = caller("spiffe://a/nobody", 2);
+        let may = |action, now_ms, tenant: Option<&str>| {
+            let context = tenant.map(|t| {
+                Context::new(&BTreeMap::from([("tenant".to_owned(), t.to_owned())])).unwrap()
+            });
+            let asking = Asking {
+                caller: &nobody,
+                now_ms,
+                context: context.as_ref(),
+            };
+            engine.about_key(&asking, action, &key).allowed()
+        };
+        for _ in 0..2 {
+            assert!(may(Action::Encrypt, 0, Some("t")));
+            assert!(!may(Action::Encrypt, 0, Some("u")));
+            assert!(!may(Action::Encrypt, 0, None));
+        }
+        let midnight = 1_795_305_600_000;
+        assert!(may(Action::Decrypt, midnight + 3_600_000, None));
+        assert!(!may(Action::Decrypt, midnight + 7 * 3_600_000, None));
+        assert!(may(Action::Decrypt, midnight, Some("u")));
+        assert!(!may(Action::Decrypt, 0, None));
+    }
+
     #[test]
     fn an_evaluation_error_is_a_deny() {
         // Passes strict validation and overflows when it is evaluated.
@@ -476,7 +463,7 @@ mod tests {
             @id(\"open\") permit (principal, action, resource is Key);";
         let engine = engine(extra, ROLES).unwrap();
         let verdict = engine.about_key(
-            &caller("spiffe://a/user", 2),
+            &asking(&caller("spiffe://a/user", 2)),
             Action::Encrypt,
             &key("a", "x"),
         );
@@ -493,15 +480,15 @@ mod tests {
     #[test]
     fn a_permit_names_the_policy_that_gave_it() {
         let engine = engine("", ROLES).unwrap();
+        let user = caller("spiffe://a/user", 2);
+        let user = asking(&user);
         let permit = engine
-            .permit::<act::Encrypt>(&caller("spiffe://a/user", 2), &key("a", "x"))
+            .permit::<act::Encrypt>(&user, &key("a", "x"))
             .unwrap();
         assert_eq!(permit.verdict().policies(), ["key-user"]);
-        let denied = engine.permit::<act::Rewrap>(&caller("spiffe://a/user", 2), &key("a", "x"));
+        let denied = engine.permit::<act::Rewrap>(&user, &key("a", "x"));
         assert_eq!(denied.unwrap_err().policies(), Vec::<String>::new());
-        let tenant = engine
-            .grant::<act::ListKeys>(&caller("spiffe://a/user", 2), None)
-            .unwrap();
+        let tenant = engine.grant::<act::ListKeys>(&user, None).unwrap();
         assert_eq!(tenant.tenant(), TenantId([2; 16]));
     }
 
@@ -542,19 +529,11 @@ mod tests {
     fn every_action_is_in_the_schema() {
         let engine = engine("permit (principal, action, resource);", ROLES).unwrap();
         let key = key("a", "x");
+        let nobody = caller("spiffe://a/nobody", 2);
+        let nobody = asking(&nobody);
         for action in Action::ALL {
-            let on_key = engine.ask(
-                &caller("spiffe://a/nobody", 2),
-                action,
-                Some(&Seen {
-                    uid: "x".into(),
-                    tenant: key.tenant,
-                    name: "a",
-                    spec: key.spec,
-                    labels: &key.labels,
-                }),
-            );
-            let on_tenant = engine.ask(&caller("spiffe://a/nobody", 2), action, None);
+            let on_key = engine.ask(&nobody, action, Some(&Seen::of(&key)));
+            let on_tenant = engine.ask(&nobody, action, None);
             assert!(
                 on_key.allowed() ^ on_tenant.allowed(),
                 "{action:?} must apply to exactly one resource"

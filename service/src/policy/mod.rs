@@ -5,7 +5,9 @@
 //! into an operation, only this room can make one, and it is made for one action.
 
 mod action;
+mod circumstances;
 mod engine;
+mod request;
 mod roles;
 mod set;
 
@@ -18,7 +20,10 @@ pub use engine::Engine;
 pub use roles::{Roles, RolesError};
 pub use set::{BUILTIN, DEFAULT_ROLES, DEV, PolicyError, SCHEMA};
 
-use crate::key::{Key, KeyName, KeySpec, Labels, TenantId};
+use crate::{
+    envelope::Context,
+    key::{Key, KeyName, KeySpec, Labels, TenantId},
+};
 
 /// Who is asking. Made from a verified client certificate, once per connection.
 #[derive(Debug, Clone)]
@@ -31,6 +36,17 @@ pub struct Caller {
     pub tenant_name: Arc<str>,
     /// SHA-256 of the certificate.
     pub certificate: [u8; 32],
+}
+
+/// Who asks, and under what circumstances.
+#[derive(Debug, Clone, Copy)]
+pub struct Asking<'a> {
+    /// Who.
+    pub caller: &'a Caller,
+    /// When, in milliseconds since the epoch.
+    pub now_ms: i64,
+    /// The context that came along.
+    pub context: Option<&'a Context>,
 }
 
 /// A key as it would be, for `create_key`.
@@ -49,6 +65,7 @@ pub struct Proposal {
 pub struct Verdict {
     allowed: bool,
     policies: Vec<String>,
+    error: Option<String>,
 }
 
 impl Verdict {
@@ -56,6 +73,12 @@ impl Verdict {
     #[must_use]
     pub fn allowed(&self) -> bool {
         self.allowed
+    }
+
+    /// What could not be evaluated, and so denied.
+    #[must_use]
+    pub fn error(&self) -> Option<&str> {
+        self.error.as_deref()
     }
 
     /// Ids of the policies that decided.

@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use keywright_hsm::{KeyProof, KeyRef, ObjectId, WrappedDek};
 
-use super::{Anchor, Intent, Store, StoreError, Tenant};
+use super::{Anchor, Intent, Store, StoreError, Tenant, Use};
 use crate::key::{
-    Key, KeyId, KeyName, KeySpec, KeyState, KeyVersion, Labels, Revision, TenantId, VersionNumber,
-    WrapCounter,
+    Key, KeyId, KeyName, KeySpec, KeyState, KeyVersion, Labels, Revision, Rules, TenantId,
+    VersionNumber, WrapCounter,
 };
 
 pub(crate) fn tenant() -> Tenant {
@@ -30,7 +30,9 @@ fn version(key: u8, number: u32) -> KeyVersion {
         },
         token_serial: "cafe".into(),
         created_ms: 1_700_000_000_000 + i64::from(number),
+        destroy_at_ms: None,
         wraps: Arc::new(WrapCounter::new(0)),
+        used: Arc::default(),
     }
 }
 
@@ -122,14 +124,49 @@ async fn keys(store: &dyn Store) {
     assert_eq!(second.on_token, version(1, 2).on_token);
     assert_eq!(second.created_ms, version(1, 2).created_ms);
 
-    let (next, moved) = one.moved(Some(1), KeyState::Deactivated).unwrap();
-    store.set_states(&next, &moved).await.unwrap();
-    let again = store.set_states(&next, &moved).await;
+    let (next, _) = one.moved(Some(1), KeyState::Deactivated).unwrap();
+    store.change_key(&next).await.unwrap();
+    let again = store.change_key(&next).await;
     assert!(matches!(again, Err(StoreError::Conflict)));
     let loaded = store.load().await.unwrap().keys;
     let states: Vec<KeyState> = loaded[0].versions().map(|v| v.state).collect();
     assert_eq!(states, [KeyState::Deactivated, KeyState::Active]);
     assert_eq!(loaded[0].revision, Revision(3));
+    assert_eq!(
+        (loaded[0].rules, loaded[0].minimum.get()),
+        (Rules::default(), 1)
+    );
+    changes(store, &next).await;
+}
+
+async fn changes(store: &dyn Store, key: &Key) {
+    let rules = Rules {
+        rotate_after_days: Some(90),
+        wrap_limit: Some(1 << 20),
+        ..Rules::default()
+    };
+    let next = key
+        .updated(Some(Labels::default()), Some(rules), Some(2))
+        .unwrap();
+    store.change_key(&next).await.unwrap();
+    let (next, _) = next.scheduled(Some(1), 77).unwrap();
+    store.change_key(&next).await.unwrap();
+    let used = Use {
+        key: key.id,
+        number: VersionNumber::FIRST,
+        protected_ms: 5,
+        processed_ms: 6,
+    };
+    store.set_last_used(&[used]).await.unwrap();
+    let loaded = store.load().await.unwrap().keys;
+    let one = &loaded[0];
+    assert_eq!((one.rules, one.minimum.get()), (rules, 2));
+    assert!(one.labels.pairs().is_empty());
+    let first = one.version(1).unwrap();
+    assert_eq!(first.destroy_at_ms, Some(77));
+    assert_eq!(first.used.protected_ms(), Some(5));
+    assert_eq!(first.used.processed_ms(), Some(6));
+    assert_eq!(one.version(2).unwrap().used.protected_ms(), None);
 }
 
 async fn counters(store: &dyn Store) {

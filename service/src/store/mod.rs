@@ -45,6 +45,19 @@ pub struct Intent {
     pub created_ms: i64,
 }
 
+/// When a version was last used; 0 is never.
+#[derive(Debug, Clone, Copy)]
+pub struct Use {
+    /// Of which key.
+    pub key: KeyId,
+    /// Which version.
+    pub number: VersionNumber,
+    /// Last time it protected, in milliseconds since the epoch.
+    pub protected_ms: i64,
+    /// Last time it processed.
+    pub processed_ms: i64,
+}
+
 /// Up to which audit record the store has seen the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Anchor {
@@ -137,9 +150,13 @@ pub trait Store: Send + Sync {
     /// revision is not the one before.
     async fn add_version(&self, next: &Key, version: &KeyVersion) -> Result<()>;
 
-    /// Stores the states of the versions that moved, all or nothing. `next` is the key
-    /// after the change; [`StoreError::Conflict`] as for `add_version`.
-    async fn set_states(&self, next: &Key, moved: &[VersionNumber]) -> Result<()>;
+    /// Stores labels, rules, minimum version, and state and time of destruction of each
+    /// version, all or nothing. `next` is the key after the change;
+    /// [`StoreError::Conflict`] as for `add_version`.
+    async fn change_key(&self, next: &Key) -> Result<()>;
+
+    /// Stores when versions were last used.
+    async fn set_last_used(&self, uses: &[Use]) -> Result<()>;
 
     /// Reserves `block` more wraps for a version and returns the new total; `None` when
     /// that would pass `limit`.

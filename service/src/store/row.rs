@@ -10,8 +10,8 @@ use sqlx::{FromRow, Row, any::AnyRow};
 
 use super::{Anchor, Intent, Result, StoreError, Tenant};
 use crate::key::{
-    Key, KeyId, KeyName, KeySpec, KeyState, KeyUse, KeyVersion, Labels, Revision, TenantId,
-    VersionNumber, WrapCounter,
+    Key, KeyId, KeyName, KeySpec, KeyState, KeyUse, KeyVersion, Labels, LastUsed, Revision, Rules,
+    TenantId, VersionNumber, WrapCounter,
 };
 
 /// A row struct whose fields are the columns of the same name. By hand, because
@@ -41,7 +41,9 @@ rows! {
         spec: String,
         key_use: String,
         labels: String,
+        rules: String,
         primary_version: i64,
+        minimum_version: i64,
         created_ms: i64,
         revision: i64,
     }
@@ -55,6 +57,9 @@ rows! {
         token_serial: String,
         created_ms: i64,
         wraps_reserved: i64,
+        destroy_at_ms: i64,
+        protected_ms: i64,
+        processed_ms: i64,
     }
 
     struct IntentRow {
@@ -96,6 +101,10 @@ pub(super) fn labels_text(labels: &Labels) -> Result<String> {
     serde_json::to_string(labels.pairs()).map_err(|e| StoreError::Corrupt(e.to_string()))
 }
 
+pub(super) fn rules_text(rules: &Rules) -> Result<String> {
+    serde_json::to_string(rules).map_err(|e| StoreError::Corrupt(e.to_string()))
+}
+
 impl TenantRow {
     pub(super) fn tenant(self) -> Result<Tenant> {
         Ok(Tenant {
@@ -121,7 +130,9 @@ impl VersionRow {
             },
             token_serial: self.token_serial,
             created_ms: self.created_ms,
+            destroy_at_ms: Some(self.destroy_at_ms).filter(|ms| *ms != 0),
             wraps: Arc::new(WrapCounter::new(unsigned(self.wraps_reserved)?)),
+            used: Arc::new(LastUsed::new(self.protected_ms, self.processed_ms)),
         })
     }
 }
@@ -156,7 +167,9 @@ impl KeyRow {
                 return Err(corrupt("a version stored twice"));
             }
         }
+        key.rules = serde_json::from_str(&self.rules).map_err(|_| corrupt("rules"))?;
         key.primary = number(self.primary_version)?;
+        key.minimum = number(self.minimum_version)?;
         key.created_ms = self.created_ms;
         key.revision = Revision(unsigned(self.revision)?);
         if key.version(key.primary.get()).is_none() {

@@ -18,7 +18,7 @@ use sqlx::{
 };
 
 use super::{
-    Anchor, Contents, Intent, Result, Store, StoreError, Tenant,
+    Anchor, Contents, Intent, Result, Store, StoreError, Tenant, Use,
     row::{self, IntentRow, KeyRow, TenantRow, VersionRow, signed},
 };
 use crate::key::{Key, KeyId, KeyVersion, VersionNumber};
@@ -97,8 +97,8 @@ impl Store for SqliteStore {
             .await
             .map_err(unavailable)?;
         let keys: Vec<KeyRow> = sqlx::query_as(
-            "SELECT id, tenant_id, name, spec, key_use, labels, primary_version, created_ms,
-                    revision
+            "SELECT id, tenant_id, name, spec, key_use, labels, rules, primary_version,
+                    minimum_version, created_ms, revision
              FROM keys ORDER BY id",
         )
         .fetch_all(&mut *tx)
@@ -106,7 +106,7 @@ impl Store for SqliteStore {
         .map_err(unavailable)?;
         let versions: Vec<VersionRow> = sqlx::query_as(
             "SELECT key_id, number, state, object_id, proof, token_serial, created_ms,
-                    wraps_reserved
+                    wraps_reserved, destroy_at_ms, protected_ms, processed_ms
              FROM key_versions ORDER BY key_id, number",
         )
         .fetch_all(&mut *tx)
@@ -217,26 +217,54 @@ impl Store for SqliteStore {
         tx.commit().await.map_err(unavailable)
     }
 
-    async fn set_states(&self, next: &Key, moved: &[VersionNumber]) -> Result<()> {
+    async fn change_key(&self, next: &Key) -> Result<()> {
         let mut tx = self.write().await?;
-        let changed = sqlx::query("UPDATE keys SET revision = $1 WHERE id = $2 AND revision = $3")
-            .bind(signed(next.revision.0))
-            .bind(next.id.0.to_vec())
-            .bind(signed(next.revision.0) - 1)
-            .execute(&mut *tx)
-            .await
-            .map_err(unavailable)?;
+        let changed = sqlx::query(
+            "UPDATE keys SET revision = $1, labels = $2, rules = $3, minimum_version = $4
+             WHERE id = $5 AND revision = $6",
+        )
+        .bind(signed(next.revision.0))
+        .bind(row::labels_text(&next.labels)?)
+        .bind(row::rules_text(&next.rules)?)
+        .bind(i64::from(next.minimum.get()))
+        .bind(next.id.0.to_vec())
+        .bind(signed(next.revision.0) - 1)
+        .execute(&mut *tx)
+        .await
+        .map_err(unavailable)?;
         if changed.rows_affected() != 1 {
             return Err(StoreError::Conflict);
         }
-        for version in next.versions().filter(|v| moved.contains(&v.number)) {
-            sqlx::query("UPDATE key_versions SET state = $1 WHERE key_id = $2 AND number = $3")
-                .bind(version.state.name().to_owned())
-                .bind(next.id.0.to_vec())
-                .bind(i64::from(version.number.get()))
-                .execute(&mut *tx)
-                .await
-                .map_err(unavailable)?;
+        for version in next.versions() {
+            sqlx::query(
+                "UPDATE key_versions SET state = $1, destroy_at_ms = $2
+                 WHERE key_id = $3 AND number = $4",
+            )
+            .bind(version.state.name().to_owned())
+            .bind(version.destroy_at_ms.unwrap_or(0))
+            .bind(next.id.0.to_vec())
+            .bind(i64::from(version.number.get()))
+            .execute(&mut *tx)
+            .await
+            .map_err(unavailable)?;
+        }
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn set_last_used(&self, uses: &[Use]) -> Result<()> {
+        let mut tx = self.write().await?;
+        for used in uses {
+            sqlx::query(
+                "UPDATE key_versions SET protected_ms = $1, processed_ms = $2
+                 WHERE key_id = $3 AND number = $4",
+            )
+            .bind(used.protected_ms)
+            .bind(used.processed_ms)
+            .bind(used.key.0.to_vec())
+            .bind(i64::from(used.number.get()))
+            .execute(&mut *tx)
+            .await
+            .map_err(unavailable)?;
         }
         tx.commit().await.map_err(unavailable)
     }
@@ -383,6 +411,11 @@ fn migrations() -> Migrator {
             "key use",
             include_str!("../../migrations/sqlite/0002_key_use.sql"),
         ),
+        migration(
+            3,
+            "lifecycle",
+            include_str!("../../migrations/sqlite/0003_lifecycle.sql"),
+        ),
     ])
 }
 
@@ -486,7 +519,9 @@ mod tests {
             "UPDATE keys SET primary_version = 1, spec = 'des'",
             "UPDATE keys SET spec = 'aes-256', key_use = 'sign'",
             "UPDATE keys SET key_use = 'encrypt', labels = '[]'",
-            "UPDATE keys SET labels = '{}'; UPDATE key_versions SET state = 'on'",
+            "UPDATE keys SET labels = '{}', rules = '{\"x\":1}'",
+            "UPDATE keys SET rules = '{}', minimum_version = 0",
+            "UPDATE keys SET minimum_version = 1; UPDATE key_versions SET state = 'on'",
             "UPDATE key_versions SET state = 'active', proof = x'00'",
         ] {
             sqlx::raw_sql(edit).execute(&store.pool).await.unwrap();

@@ -8,6 +8,7 @@ async fn make(user: &Client, lengths: &[u32], form: DataKeyForm) -> GenerateData
         context: pairs(&[("app", "x")]),
         lengths: lengths.to_vec(),
         form: form.into(),
+        ..Default::default()
     };
     user.crypto()
         .generate_data_keys(request)

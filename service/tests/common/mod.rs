@@ -57,6 +57,7 @@ pub(crate) struct Appliance {
     pub(crate) addr: SocketAddr,
     pub(crate) dir: tempfile::TempDir,
     pub(crate) canary: KeyRef,
+    pub(crate) clock: Arc<Later>,
     stop: Option<oneshot::Sender<()>>,
     served: tokio::task::JoinHandle<()>,
 }
@@ -130,12 +131,13 @@ impl Appliance {
             Duration::from_millis(limits.audit_ms),
         )
         .unwrap();
+        let clock = Arc::new(Later::default());
         let app = Arc::new(App {
             hsm,
             store: Arc::new(store),
             keyring: Arc::new(Keyring::new(contents.keys, engine(""))),
             audit,
-            clock: Arc::new(System),
+            clock: Arc::clone(&clock) as _,
             entropy: Arc::new(System),
             limits,
             reserving: tokio::sync::Mutex::new(()),
@@ -160,6 +162,7 @@ impl Appliance {
             addr,
             dir,
             canary,
+            clock,
             stop: Some(stop),
             served,
         }
@@ -387,6 +390,31 @@ pub(crate) fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         .iter()
         .map(|(k, v)| ((*k).into(), (*v).into()))
         .collect()
+}
+
+/// A batch that failed on a stream, as a call would have failed.
+pub(crate) fn as_status(e: &proto::BatchError) -> tonic::Status {
+    use tonic_types::{ErrorDetails, StatusExt};
+    let details = ErrorDetails::with_error_info(&e.reason, "keywright", []);
+    tonic::Status::with_error_details(e.code.into(), &e.message, details)
+}
+
+/// The system's clock, some time later.
+#[derive(Debug, Default)]
+pub(crate) struct Later(std::sync::atomic::AtomicI64);
+
+impl Later {
+    pub(crate) fn advance_days(&self, days: i64) {
+        let ms = days * 24 * 60 * 60 * 1000;
+        self.0.fetch_add(ms, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+impl keywright_service::clock::Clock for Later {
+    fn now_ms(&self) -> i64 {
+        keywright_service::clock::Clock::now_ms(&System)
+            + self.0.load(std::sync::atomic::Ordering::SeqCst)
+    }
 }
 
 /// The stable reason of a refused call.

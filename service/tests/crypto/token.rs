@@ -10,7 +10,10 @@ async fn random_bytes_have_the_sizes_asked_for() {
         let mut crypto = crypto.clone();
         async move {
             crypto
-                .generate_random(GenerateRandomRequest { lengths })
+                .generate_random(GenerateRandomRequest {
+                    lengths,
+                    ..Default::default()
+                })
                 .await
         }
     };

@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// Every RPC of `keywright.v1`: path and name in records and metrics.
-pub const AUDITED_RPCS: [(&str, &str); 19] = [
+pub const AUDITED_RPCS: [(&str, &str); 27] = [
     ("/keywright.v1.Crypto/Encrypt", "Encrypt"),
     ("/keywright.v1.Crypto/Decrypt", "Decrypt"),
     ("/keywright.v1.Crypto/Rewrap", "Rewrap"),
@@ -57,6 +57,17 @@ pub const AUDITED_RPCS: [(&str, &str); 19] = [
     ),
     ("/keywright.v1.Crypto/GenerateDataKeys", "GenerateDataKeys"),
     ("/keywright.v1.Crypto/DecryptDataKeys", "DecryptDataKeys"),
+    ("/keywright.v1.Crypto/EncryptStream", "EncryptStream"),
+    ("/keywright.v1.Crypto/DecryptStream", "DecryptStream"),
+    ("/keywright.v1.Crypto/RewrapStream", "RewrapStream"),
+    ("/keywright.v1.Crypto/SignStream", "SignStream"),
+    ("/keywright.v1.Keys/UpdateKey", "UpdateKey"),
+    (
+        "/keywright.v1.Keys/ScheduleDestruction",
+        "ScheduleDestruction",
+    ),
+    ("/keywright.v1.Keys/CancelDestruction", "CancelDestruction"),
+    ("/keywright.v1.Keys/Explain", "Explain"),
 ];
 
 const HEALTH: &str = "/grpc.health.v1.Health/";
@@ -84,6 +95,8 @@ struct Arrival {
     peer: Arc<Peer>,
     rpc: &'static str,
     deadline: Instant,
+    now_ms: i64,
+    slots: Arc<Semaphore>,
     /// Set when an operation takes the record over.
     accounted: Arc<AtomicBool>,
 }
@@ -96,8 +109,48 @@ pub(super) fn begin<T>(mut request: tonic::Request<T>) -> Result<(Call, T), Stat
         .ok_or_else(|| Status::internal("a request came past the guard"))?;
     arrival.accounted.store(true, Ordering::Release);
     let entry = entry(&arrival.request_id, &arrival.peer);
-    let call = Call::new(arrival.caller, arrival.rpc, arrival.deadline, entry);
+    let call = Call::new(
+        arrival.caller,
+        arrival.rpc,
+        arrival.deadline,
+        arrival.now_ms,
+        entry,
+    );
     Ok((call, request.into_inner()))
+}
+
+/// Takes a stream over. The guard makes the record of the stream itself; each batch on it
+/// is a request of its own, numbered.
+pub(super) fn visit<T>(mut request: tonic::Request<T>) -> Result<(Visit, T), Status> {
+    let arrival = request
+        .extensions_mut()
+        .remove::<Arrival>()
+        .ok_or_else(|| Status::internal("a request came past the guard"))?;
+    Ok((Visit(arrival), request.into_inner()))
+}
+
+/// A caller who stays for many batches.
+pub(super) struct Visit(Arrival);
+
+impl Visit {
+    /// The batch with this number, arriving now.
+    pub(super) fn call(&self, app: &App, number: u64) -> Call {
+        let Self(arrival) = self;
+        let entry = entry(&format!("{}.{number}", arrival.request_id), &arrival.peer);
+        let patience = Duration::from_millis(app.limits.request_ms);
+        Call::new(
+            Arc::clone(&arrival.caller),
+            arrival.rpc,
+            Instant::now() + patience,
+            app.clock.now_ms(),
+            entry,
+        )
+    }
+
+    /// Places in line, the same as for requests.
+    pub(super) fn slots(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.0.slots)
+    }
 }
 
 fn entry(request_id: &str, peer: &Peer) -> Entry {
@@ -117,7 +170,7 @@ pub(super) struct GuardLayer {
 #[derive(Debug)]
 struct Shared {
     app: Arc<App>,
-    in_flight: Semaphore,
+    in_flight: Arc<Semaphore>,
     boot: String,
     count: AtomicU64,
     anonymous: Anonymous,
@@ -130,7 +183,7 @@ impl GuardLayer {
         let _ = app.entropy.fill(&mut boot);
         Self {
             shared: Arc::new(Shared {
-                in_flight: Semaphore::new(app.limits.requests_in_flight),
+                in_flight: Arc::new(Semaphore::new(app.limits.requests_in_flight)),
                 boot: hex::encode(boot),
                 count: AtomicU64::new(0),
                 anonymous: Anonymous::default(),
@@ -211,7 +264,7 @@ impl Shared {
                 if accounted.load(Ordering::Acquire) {
                     answer
                 } else {
-                    let call = Call::new(caller, rpc, Instant::now(), entry(&request_id, &peer));
+                    let call = Call::new(caller, rpc, Instant::now(), 0, entry(&request_id, &peer));
                     self.account_for(call, answer, timer.elapsed()).await
                 }
             }
@@ -250,6 +303,8 @@ impl Shared {
             peer,
             rpc,
             deadline: Instant::now() + time,
+            now_ms: self.app.clock.now_ms(),
+            slots: Arc::clone(&self.in_flight),
             accounted: Arc::default(),
         };
         match self.in_flight.try_acquire() {
@@ -258,7 +313,7 @@ impl Shared {
                 let error = Error::new(Reason::Busy, "too many requests at once; try again")
                     .retry_after(Duration::from_millis(100));
                 let entry = entry(request_id, &arrival.peer);
-                let call = Call::new(arrival.caller, rpc, Instant::now(), entry);
+                let call = Call::new(arrival.caller, rpc, Instant::now(), 0, entry);
                 let refusal = refuse(&error, request_id);
                 Err(Box::new(
                     self.account_for(call, refusal, Duration::ZERO).await,

@@ -1,6 +1,8 @@
 //! The gRPC door: `keywright.v1`, health and reflection. Every limit of HTTP/2 is set
 //! on purpose; tonic's defaults leave several of them open.
 
+mod batch;
+mod checksum;
 mod convert;
 mod crypto;
 #[cfg(fuzzing)]
@@ -8,6 +10,7 @@ pub mod fuzzing;
 mod guard;
 mod keys;
 mod status;
+mod stream;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -87,7 +90,7 @@ pub fn server(limits: &Limits) -> Server {
         .http2_max_header_list_size(limits.header_list_bytes)
         .max_frame_size(limits.frame_bytes)
         .initial_stream_window_size(limits.window_bytes)
-        .initial_connection_window_size(limits.window_bytes)
+        .initial_connection_window_size(limits.connection_window_bytes)
         .http2_keepalive_interval(Some(ms(limits.keepalive_ms)))
         .http2_keepalive_timeout(Some(ms(limits.keepalive_ms)))
         .max_connection_age(ms(limits.connection_age_ms))

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use super::change::change;
 use crate::{
-    error::{Error, Reason, Result},
+    error::Result,
     key::{Key, KeyName, KeyState},
     ops::{App, Call},
     policy::act,
@@ -23,42 +24,26 @@ pub struct ChangeState {
     pub seen: Option<u64>,
 }
 
-/// Moves versions. From the answer on nobody on this node uses them otherwise: no DEK
-/// outlives the request it was unwrapped for.
+/// Moves versions.
 ///
 /// # Errors
-/// [`Reason::KeyState`] when the table of states has no such move, [`Reason::Conflict`]
-/// when somebody else changed the key, permission, store.
+/// [`KeyState`](crate::error::Reason::KeyState) when the table of states has no such move,
+/// [`Conflict`](crate::error::Reason::Conflict) when somebody else changed the key,
+/// permission, store.
 pub async fn change_state(
     app: &Arc<App>,
     call: &mut Call,
     request: &ChangeState,
 ) -> Result<Arc<Key>> {
-    let name = &request.name;
-    let permit = app
-        .keyring
-        .open::<act::ChangeState>(&call.caller, name, &mut call.entry)?;
-    let change = app.keyring.begin_change(permit.key().tenant, name)?;
-    // Again, now that nobody else can change it.
-    let permit = app
-        .keyring
-        .open::<act::ChangeState>(&call.caller, name, &mut call.entry)?;
-    let key = permit.key();
-    if let Some(seen) = request.seen.filter(|seen| *seen != key.revision.0) {
-        return Err(Error::new(
-            Reason::Conflict,
-            format!(
-                "somebody else changed this key: it has revision {}, not {seen}; read it again",
-                key.revision.0
-            ),
-        ));
-    }
-    call.entry.state = Some(request.to.name());
-    let (next, moved) = key.moved(request.version, request.to)?;
-    app.store.set_states(&next, &moved).await?;
-    let next = change.publish(next);
-    for number in moved {
-        call.note(&next, Some(number.get()));
-    }
-    Ok(next)
+    let ChangeState {
+        name,
+        version,
+        to,
+        seen,
+    } = request;
+    call.entry.state = Some(to.name());
+    change::<act::ChangeState>(app, call, name, *seen, |_, key| {
+        Ok(key.moved(*version, *to)?)
+    })
+    .await
 }

@@ -15,9 +15,7 @@ use crate::{
 /// # Errors
 /// [`Reason::KeyExists`], permission, HSM, store.
 pub async fn create_key(app: &Arc<App>, call: &mut Call, proposal: Proposal) -> Result<Arc<Key>> {
-    let grant =
-        app.keyring
-            .grant::<act::CreateKey>(&call.caller, Some(&proposal), &mut call.entry)?;
+    let grant = call.grant::<act::CreateKey>(app, Some(&proposal))?;
     let tenant = grant.tenant();
     let change = app.keyring.begin_change(tenant, &proposal.name)?;
     if app.keyring.has(tenant, &proposal.name) {

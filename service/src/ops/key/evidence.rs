@@ -4,7 +4,7 @@ use keywright_hsm::{KeyEvidence, ModuleEvidence};
 
 use crate::{
     error::{Error, Reason, Result},
-    key::{KeyId, KeyName, KeyVersion},
+    key::{KeyId, KeyName, KeyState, KeyVersion, Unusable},
     ops::{App, Call},
     policy::act,
 };
@@ -41,12 +41,14 @@ pub async fn get_key_evidence(
     name: &KeyName,
     only: Option<u32>,
 ) -> Result<Evidence> {
-    let permit = app
-        .keyring
-        .open::<act::GetKeyEvidence>(&call.caller, name, &mut call.entry)?;
+    let permit = call.open::<act::GetKeyEvidence>(app, name)?;
     let key = permit.key();
     let wanted: Vec<&KeyVersion> = match only {
-        None => key.versions().collect(),
+        // What is destroyed has nothing to show.
+        None => key
+            .versions()
+            .filter(|v| v.state != KeyState::Destroyed)
+            .collect(),
         Some(n) => vec![key.version(n).ok_or_else(|| {
             Error::field(
                 Reason::KeyVersionNotFound,
@@ -57,6 +59,9 @@ pub async fn get_key_evidence(
     };
     let mut versions = Vec::with_capacity(wanted.len());
     for version in wanted {
+        if version.state == KeyState::Destroyed {
+            return Err(Unusable::State(version.number, version.state).into());
+        }
         let attributes = app.hsm.describe(&version.on_token, call.deadline).await?;
         call.note(key, Some(version.number.get()));
         versions.push(VersionEvidence {

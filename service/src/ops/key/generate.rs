@@ -61,7 +61,9 @@ pub(super) async fn generate(app: &App, call: &Call, wanted: &Wanted<'_>) -> Res
         on_token: new.key,
         token_serial: app.hsm.evidence().token_serial,
         created_ms,
+        destroy_at_ms: None,
         wraps: Arc::new(WrapCounter::new(0)),
+        used: Arc::default(),
     })
 }
 

@@ -14,9 +14,7 @@ use crate::{
 /// # Errors
 /// Permission.
 pub fn get_key(app: &App, call: &mut Call, name: &KeyName) -> Result<Arc<Key>> {
-    let permit = app
-        .keyring
-        .open::<act::GetKey>(&call.caller, name, &mut call.entry)?;
+    let permit = call.open::<act::GetKey>(app, name)?;
     call.note(permit.key(), None);
     Ok(permit.shared_key())
 }

@@ -34,10 +34,9 @@ pub struct Page {
 /// # Errors
 /// Permission.
 pub fn list_keys(app: &App, call: &mut Call, request: &ListKeys) -> Result<Page> {
-    app.keyring
-        .grant::<act::ListKeys>(&call.caller, None, &mut call.entry)?;
+    call.grant::<act::ListKeys>(app, None)?;
     let (keys, more) = app.keyring.visible(
-        &call.caller,
+        &call.asks().0,
         &request.prefix,
         request.after.as_ref(),
         request.limit,

@@ -33,9 +33,7 @@ pub fn get_public_key(
     name: &KeyName,
     version: Option<u32>,
 ) -> Result<Public> {
-    let permit = app
-        .keyring
-        .open::<act::GetPublicKey>(&call.caller, name, &mut call.entry)?;
+    let permit = call.open::<act::GetPublicKey>(app, name)?;
     let key = permit.key();
     let number = version.unwrap_or(key.primary.get());
     let version = key.version(number).ok_or_else(|| {

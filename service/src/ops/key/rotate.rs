@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::generate::{Wanted, generate};
+use super::{
+    change::alone,
+    generate::{Wanted, generate},
+};
 use crate::{
     error::{Error, Reason, Result},
     key::{Key, KeyName},
@@ -15,14 +18,7 @@ use crate::{
 /// # Errors
 /// [`Reason::Conflict`] when somebody else changes the key, permission, HSM, store.
 pub async fn rotate_key(app: &Arc<App>, call: &mut Call, name: &KeyName) -> Result<Arc<Key>> {
-    let permit = app
-        .keyring
-        .open::<act::RotateKey>(&call.caller, name, &mut call.entry)?;
-    let change = app.keyring.begin_change(permit.key().tenant, name)?;
-    // Again, now that nobody else can change it.
-    let permit = app
-        .keyring
-        .open::<act::RotateKey>(&call.caller, name, &mut call.entry)?;
+    let (permit, change) = alone::<act::RotateKey>(app, call, name)?;
     let key = permit.key();
     let number = key
         .next_number()

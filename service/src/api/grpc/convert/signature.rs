@@ -17,7 +17,7 @@ fn unknown(field: &'static str, value: i32) -> Error {
     Error::field(
         Reason::InvalidArgument,
         field,
-        format!("unknown value {value}"),
+        format!("unknown {field}: {value}"),
     )
 }
 
@@ -26,8 +26,7 @@ fn asked(algorithm: Option<proto::SignatureAlgorithm>) -> Result<Asked> {
         InputKind as Input, PssSalt as Salt, SignatureEncoding as Encoding, SignatureScheme as S,
     };
     let a = algorithm.unwrap_or_default();
-    let field = "algorithm";
-    let scheme = match S::try_from(a.scheme).map_err(|_| unknown(field, a.scheme))? {
+    let scheme = match S::try_from(a.scheme).map_err(|_| unknown("algorithm.scheme", a.scheme))? {
         S::Unspecified => None,
         S::EcdsaSha256 => Some(Scheme::Ecdsa(Hash::Sha256)),
         S::EcdsaSha384 => Some(Scheme::Ecdsa(Hash::Sha384)),
@@ -39,16 +38,19 @@ fn asked(algorithm: Option<proto::SignatureAlgorithm>) -> Result<Asked> {
         S::RsaPkcs1Sha384 => Some(Scheme::RsaPkcs1(Hash::Sha384)),
         S::RsaPkcs1Sha512 => Some(Scheme::RsaPkcs1(Hash::Sha512)),
     };
-    let raw = match Encoding::try_from(a.encoding).map_err(|_| unknown(field, a.encoding))? {
+    let raw = match Encoding::try_from(a.encoding)
+        .map_err(|_| unknown("algorithm.encoding", a.encoding))?
+    {
         Encoding::Unspecified | Encoding::Der => false,
         Encoding::Raw => true,
     };
-    let salt = match Salt::try_from(a.pss_salt).map_err(|_| unknown(field, a.pss_salt))? {
-        Salt::Unspecified | Salt::Hash => PssSalt::Hash,
-        Salt::Empty => PssSalt::Empty,
-        Salt::Max => PssSalt::Max,
-    };
-    let digests = match Input::try_from(a.input).map_err(|_| unknown(field, a.input))? {
+    let salt =
+        match Salt::try_from(a.pss_salt).map_err(|_| unknown("algorithm.pss_salt", a.pss_salt))? {
+            Salt::Unspecified | Salt::Hash => PssSalt::Hash,
+            Salt::Empty => PssSalt::Empty,
+            Salt::Max => PssSalt::Max,
+        };
+    let digests = match Input::try_from(a.input).map_err(|_| unknown("algorithm.input", a.input))? {
         Input::Unspecified | Input::Message => false,
         Input::Digest => true,
     };
@@ -113,7 +115,11 @@ pub(in super::super) fn sign(request: proto::SignRequest, limits: &Limits) -> Re
     })
 }
 
-pub(in super::super) fn signed(mut signed: ops::Signed, packed: bool) -> proto::SignResponse {
+pub(in super::super) fn signed(
+    mut signed: ops::Signed,
+    packed: bool,
+    crc32c: Option<u32>,
+) -> proto::SignResponse {
     let data = std::mem::take(&mut *signed.output.data);
     let (signatures, packed_signatures) = super::results(data, &signed.output.ends, packed);
     proto::SignResponse {
@@ -122,6 +128,7 @@ pub(in super::super) fn signed(mut signed: ops::Signed, packed: bool) -> proto::
         errors: super::errors(&signed.output.failures),
         key_version: signed.version,
         scheme: wire_scheme(signed.scheme).into(),
+        crc32c,
     }
 }
 

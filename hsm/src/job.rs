@@ -1,0 +1,58 @@
+//! What can be asked of the token in batches: one item each.
+
+use bytes::Bytes;
+
+use crate::{KeyRef, Oaep, Signing, WrappedDek};
+
+/// One wrapped DEK to open.
+#[derive(Debug, Clone)]
+pub struct Unwrap {
+    /// The version it was wrapped under.
+    pub key: KeyRef,
+    /// `docs/envelope.md`, wrap AAD.
+    pub aad: [u8; 56],
+    /// What to open.
+    pub wrapped: WrappedDek,
+}
+
+/// One wrapped DEK to move to another key version.
+#[derive(Debug, Clone)]
+pub struct Rewrap {
+    /// What to open, and under what.
+    pub from: Unwrap,
+    /// The version to wrap under.
+    pub to: KeyRef,
+    /// The wrap AAD of that version.
+    pub to_aad: [u8; 56],
+}
+
+/// One digest or message to sign.
+#[derive(Debug, Clone)]
+pub struct Sign {
+    /// A private key.
+    pub key: KeyRef,
+    /// The scheme.
+    pub how: Signing,
+    /// A digest, or the message for Ed25519.
+    pub input: Bytes,
+}
+
+/// One message to authenticate.
+#[derive(Debug, Clone)]
+pub struct Mac {
+    /// An HMAC key.
+    pub key: KeyRef,
+    /// Any length.
+    pub message: Bytes,
+}
+
+/// One RSA-OAEP ciphertext to open.
+#[derive(Debug, Clone)]
+pub struct Decrypt {
+    /// An RSA key for decryption.
+    pub key: KeyRef,
+    /// Hash of OAEP.
+    pub how: Oaep,
+    /// As long as the modulus.
+    pub ciphertext: Bytes,
+}

@@ -1,0 +1,239 @@
+//! How a key changes: each change makes the next picture, or says why there is none.
+
+use super::{Key, KeyState, KeyVersion, Labels, Revision, Rules, Unusable, VersionNumber};
+
+impl Key {
+    /// The next picture: a new version that is primary from now on.
+    #[must_use]
+    pub fn rotated(&self, version: KeyVersion) -> Self {
+        let mut next = self.next_picture();
+        next.primary = version.number;
+        next.versions.insert(version.number, version);
+        next
+    }
+
+    /// The next picture, with nothing changed yet but the revision.
+    fn next_picture(&self) -> Self {
+        let mut next = self.clone();
+        next.revision = Revision(self.revision.0 + 1);
+        next
+    }
+
+    /// The next picture: one version in another state, or (`only` is `None`) every version
+    /// that may move there; and which ones moved.
+    ///
+    /// # Errors
+    /// [`Unusable::NoSuchVersion`], or [`Unusable::Move`] when the table of states has no
+    /// such move, or [`Unusable::Scheduled`].
+    pub fn moved(
+        &self,
+        only: Option<u32>,
+        to: KeyState,
+    ) -> Result<(Self, Vec<VersionNumber>), Unusable> {
+        self.change_versions(only, |version| {
+            let KeyVersion { number, state, .. } = *version;
+            match version.destroy_at_ms {
+                // A compromise is a fact, whatever else is planned.
+                Some(at) if to != KeyState::Compromised => {
+                    return Err(Unusable::Scheduled(number, at));
+                }
+                _ if state.may_become(to) => version.state = to,
+                _ => {
+                    let from = state;
+                    return Err(Unusable::Move { number, from, to });
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The next picture: one version, or (`only` is `None`) all that still have material,
+    /// scheduled for destruction.
+    ///
+    /// # Errors
+    /// [`Unusable::NoSuchVersion`], [`Unusable::InUse`], [`Unusable::Scheduled`] already,
+    /// or [`Unusable::Move`] when it is destroyed.
+    pub fn scheduled(
+        &self,
+        only: Option<u32>,
+        at_ms: i64,
+    ) -> Result<(Self, Vec<VersionNumber>), Unusable> {
+        let wanted = |v: &&KeyVersion| only.is_none_or(|n| n == v.number.get());
+        let active = |v: &&KeyVersion| v.state == KeyState::Active;
+        if let Some(version) = self.versions().filter(wanted).find(active) {
+            return Err(Unusable::InUse(version.number));
+        }
+        self.change_versions(only, |version| {
+            let KeyVersion { number, state, .. } = *version;
+            if let Some(at) = version.destroy_at_ms {
+                return Err(Unusable::Scheduled(number, at));
+            }
+            if !state.may_become(KeyState::Destroyed) {
+                return Err(Unusable::Move {
+                    number,
+                    from: state,
+                    to: KeyState::Destroyed,
+                });
+            }
+            version.destroy_at_ms = Some(at_ms);
+            Ok(())
+        })
+    }
+
+    /// The next picture: one version, or all that are, no longer scheduled for destruction.
+    /// They have the state they had.
+    ///
+    /// # Errors
+    /// [`Unusable::NoSuchVersion`], [`Unusable::NotScheduled`].
+    pub fn spared(&self, only: Option<u32>) -> Result<(Self, Vec<VersionNumber>), Unusable> {
+        self.change_versions(only, |version| match version.destroy_at_ms.take() {
+            Some(_) => Ok(()),
+            None => Err(Unusable::NotScheduled(version.number)),
+        })
+    }
+
+    /// The next picture: a scheduled version without material. The record stays.
+    ///
+    /// # Errors
+    /// [`Unusable::NoSuchVersion`], [`Unusable::NotScheduled`].
+    pub fn destroyed(&self, number: u32) -> Result<(Self, Vec<VersionNumber>), Unusable> {
+        self.change_versions(Some(number), |version| match version.destroy_at_ms.take() {
+            Some(_) => {
+                version.state = KeyState::Destroyed;
+                Ok(())
+            }
+            None => Err(Unusable::NotScheduled(version.number)),
+        })
+    }
+
+    /// The next picture with other notes and rules.
+    ///
+    /// # Errors
+    /// [`Unusable::NoSuchVersion`] when `minimum` is none of the key's.
+    pub fn updated(
+        &self,
+        labels: Option<Labels>,
+        rules: Option<Rules>,
+        minimum: Option<u32>,
+    ) -> Result<Self, Unusable> {
+        let mut next = self.next_picture();
+        next.labels = labels.unwrap_or(next.labels);
+        next.rules = rules.unwrap_or(next.rules);
+        if let Some(minimum) = minimum {
+            let version = self.version(minimum);
+            next.minimum = version.ok_or(Unusable::NoSuchVersion(minimum))?.number;
+        }
+        Ok(next)
+    }
+
+    /// Changes one version, which must work, or all that can be; and says which ones.
+    fn change_versions(
+        &self,
+        only: Option<u32>,
+        mut change: impl FnMut(&mut KeyVersion) -> Result<(), Unusable>,
+    ) -> Result<(Self, Vec<VersionNumber>), Unusable> {
+        let named = only.unwrap_or(self.primary.get());
+        self.version(named).ok_or(Unusable::NoSuchVersion(named))?;
+        let mut next = self.next_picture();
+        let mut changed = Vec::new();
+        let mut refused = Unusable::NoSuchVersion(named);
+        for version in next.versions.values_mut() {
+            let number = version.number;
+            if only.is_some_and(|n| n != number.get()) {
+                continue;
+            }
+            match change(version) {
+                Ok(()) => changed.push(number),
+                // When nothing works, the named version says why.
+                Err(why) if number.get() == named => refused = why,
+                Err(_) => {}
+            }
+        }
+        if changed.is_empty() {
+            return Err(refused);
+        }
+        Ok((next, changed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::tests::{key, version};
+
+    #[test]
+    fn versions_move_as_the_table_says() {
+        let two = key("a").rotated(version(2, KeyState::Active));
+        let states = |k: &Key| k.versions().map(|v| v.state).collect::<Vec<_>>();
+        let (old, moved) = two.moved(Some(1), KeyState::Deactivated).unwrap();
+        assert_eq!(moved.len(), 1);
+        assert_eq!(states(&old), [KeyState::Deactivated, KeyState::Active]);
+        assert_eq!(old.revision, Revision(3));
+        // All that may: a compromised one stays where it is.
+        let (mixed, _) = two.moved(Some(1), KeyState::Compromised).unwrap();
+        let (all, moved) = mixed.moved(None, KeyState::Suspended).unwrap();
+        assert_eq!(moved, [VersionNumber::new(2).unwrap()]);
+        assert_eq!(states(&all), [KeyState::Compromised, KeyState::Suspended]);
+        let refused = |k: &Key, only, to| matches!(k.moved(only, to), Err(Unusable::Move { .. }));
+        assert!(refused(&mixed, Some(1), KeyState::Active));
+        assert!(refused(&all, None, KeyState::Suspended));
+        assert_eq!(
+            two.moved(Some(9), KeyState::Suspended).unwrap_err(),
+            Unusable::NoSuchVersion(9)
+        );
+    }
+
+    #[test]
+    fn nothing_active_is_scheduled_and_what_is_scheduled_does_nothing() {
+        use crate::key::KeyUse;
+        let two = key("a").rotated(version(2, KeyState::Active));
+        let first = VersionNumber::FIRST;
+        assert_eq!(two.scheduled(None, 9).unwrap_err(), Unusable::InUse(first));
+        assert_eq!(
+            two.scheduled(Some(1), 9).unwrap_err(),
+            Unusable::InUse(first)
+        );
+        let (old, _) = two.moved(Some(1), KeyState::Deactivated).unwrap();
+        let (dying, which) = old.scheduled(Some(1), 9).unwrap();
+        assert_eq!(which, [first]);
+        let scheduled = Unusable::Scheduled(first, 9);
+        let process = |k: &Key| k.to_process(KeyUse::Encrypt, 1).map(|_| ());
+        assert_eq!(process(&dying), Err(scheduled));
+        assert_eq!(dying.scheduled(Some(1), 7).unwrap_err(), scheduled);
+        assert_eq!(
+            dying.moved(Some(1), KeyState::Active).unwrap_err(),
+            scheduled
+        );
+        assert!(dying.moved(Some(1), KeyState::Compromised).is_ok());
+        let (spared, _) = dying.spared(None).unwrap();
+        assert_eq!(process(&spared), Ok(()));
+        let none = Unusable::NotScheduled(first);
+        assert_eq!(spared.spared(Some(1)).unwrap_err(), none);
+        assert_eq!(spared.destroyed(1).unwrap_err(), none);
+        let (gone, _) = dying.destroyed(1).unwrap();
+        let gone_state = Unusable::State(first, KeyState::Destroyed);
+        assert_eq!(process(&gone), Err(gone_state));
+        assert!(gone.spared(Some(1)).is_err() && gone.scheduled(Some(1), 9).is_err());
+        assert!(gone.to_protect(KeyUse::Encrypt).is_ok(), "version 2 stands");
+    }
+
+    #[test]
+    fn a_minimum_forbids_older_versions() {
+        use crate::key::KeyUse;
+        let two = key("a").rotated(version(2, KeyState::Active));
+        let next = two.updated(None, None, Some(2)).unwrap();
+        assert_eq!(next.revision, Revision(3));
+        let (one, second) = (VersionNumber::FIRST, next.minimum);
+        assert_eq!(
+            next.to_process(KeyUse::Encrypt, 1).unwrap_err(),
+            Unusable::BelowMinimum(one, second)
+        );
+        assert!(next.to_process(KeyUse::Encrypt, 2).is_ok());
+        let back = next.updated(None, None, Some(1)).unwrap();
+        assert!(back.to_process(KeyUse::Encrypt, 1).is_ok());
+        assert_eq!(
+            two.updated(None, None, Some(3)).unwrap_err(),
+            Unusable::NoSuchVersion(3)
+        );
+    }
+}
