@@ -4,6 +4,7 @@
 //! Not a product: feature `fake` only, and no configuration value reaches it.
 
 mod material;
+mod plant;
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},

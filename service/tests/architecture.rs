@@ -14,6 +14,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 fn root() -> PathBuf {
@@ -287,6 +288,33 @@ fn unsafe_code_lives_in_one_file() {
         let text = fs::read_to_string(root().join(root_file)).unwrap();
         assert!(text.contains("#![forbid(unsafe_code)]"), "{root_file}");
     }
+}
+
+/// The token in memory and the door for known keys are for tests. Cargo itself is asked
+/// what the HSM crate of a build has: of `cargo build`, and of the daemon alone.
+#[test]
+fn the_daemon_has_no_door_for_tests() {
+    let features = |build: &[&str]| {
+        let output = Command::new(env!("CARGO"))
+            .current_dir(root())
+            .args(["tree", "--locked", "--offline", "--prefix", "none"])
+            .args(["--edges", "no-dev", "--format", "{p} has:{f}"])
+            .args(build)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let line = text.lines().find(|l| l.starts_with("keywright-hsm "));
+        let why = String::from_utf8_lossy(&output.stderr).into_owned();
+        let (_, features) = line.expect(&why).split_once("has:").unwrap();
+        features.trim_end_matches(" (*)").to_owned()
+    };
+    assert_eq!(features(&[]), "", "cargo build");
+    assert_eq!(features(&["-p", "keywright-service"]), "", "the daemon");
+    assert_eq!(
+        features(&["-p", "keywright-softhsm-tests"]),
+        "fake,vectors",
+        "the search finds what is there"
+    );
 }
 
 /// The words of the glossary that code does not use.

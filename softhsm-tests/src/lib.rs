@@ -58,6 +58,8 @@ pub fn run(cases: &[Case]) -> ExitCode {
             .output()
             .unwrap();
         if output.status.success() {
+            // What was measured or skipped is shown on success too.
+            print!("{}", String::from_utf8_lossy(&output.stdout));
             println!("test {name} ... ok");
         } else {
             println!("test {name} ... FAILED ({})", output.status);

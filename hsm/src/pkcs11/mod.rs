@@ -10,7 +10,8 @@
 //! refused with the list of what came out.
 //!
 //! Only this folder knows `cryptoki`; only `template` knows CKA names, `mechanism`
-//! CKM names, `classify` CKR names, and only `raw` is unsafe.
+//! CKM names, `classify` CKR names, and only `raw` is unsafe. `vectors` is for tests,
+//! and no release can contain it.
 
 mod attack;
 mod classify;
@@ -24,6 +25,8 @@ mod quirks;
 mod raw;
 mod session;
 mod template;
+#[cfg(feature = "vectors")]
+pub mod vectors;
 
 use std::{
     fs,

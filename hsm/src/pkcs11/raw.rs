@@ -64,7 +64,7 @@ pub(crate) struct Listed {
 
 const MISSING: CK_RV = ck::CKR_FUNCTION_NOT_SUPPORTED;
 /// Room for tokens that return more than the standard says.
-const SLACK: usize = 64;
+pub(crate) const SLACK: usize = 64;
 
 impl Raw {
     pub(crate) fn load(path: &Path) -> Result<Self> {
@@ -321,6 +321,31 @@ impl Raw {
         let n = one_part(init, run, session, mechanism, params, key, input, &mut out)?;
         out.truncate(n);
         Ok(out)
+    }
+
+    /// C_VerifyInit + C_Verify. The product verifies in process; published vectors are
+    /// also held against the token.
+    #[cfg(feature = "vectors")]
+    pub(crate) fn verify(
+        &self,
+        session: &Session,
+        mechanism: CK_MECHANISM_TYPE,
+        params: &Params,
+        key: ObjectHandle,
+        input: &[u8],
+        signature: &[u8],
+    ) -> Result<(), CK_RV> {
+        let (Some(init), Some(run)) = (self.list.C_VerifyInit, self.list.C_Verify) else {
+            return Err(MISSING);
+        };
+        ok(with_mechanism(mechanism, params, |m| {
+            // SAFETY: `m` and what it points to outlive the call.
+            unsafe { init(session.handle(), m, key.handle()) }
+        }))?;
+        let (data, sig) = (input.as_ptr().cast_mut(), signature.as_ptr().cast_mut());
+        // SAFETY: both are live slices and the lengths are theirs; PKCS#11 does not write
+        // through these pointers.
+        ok(unsafe { run(session.handle(), data, len(input), sig, len(signature)) })
     }
 
     /// C_DecryptInit + C_Decrypt with any mechanism. What came out is cleared when

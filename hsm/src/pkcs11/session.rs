@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     Dek, Hash, KeyEvidence, KeyProof, KeyRef, KeySpec, Lane, NewKey, Oaep, ObjectId, PublicKey,
-    Result, Signing, State, Token, TokenObject, WrappedDek,
+    Result, RsaBits, Signing, State, Token, TokenObject, WrappedDek,
     error::{Error, Kind, Remedy},
     key::os_random,
 };
@@ -111,10 +111,7 @@ impl Token for Pkcs11Token {
         let KeySpec::RsaDecrypt(bits) = key.spec else {
             return Err(not_for(key.spec, "RSA-OAEP"));
         };
-        // Tokens answer other lengths with anything (SoftHSM: CKR_BUFFER_TOO_SMALL).
-        if ciphertext.len() != bits.bytes() {
-            return Err(Error::new(Kind::Refused, "not encrypted to this key"));
-        }
+        of_its_length(bits, ciphertext)?;
         self.with(|at| {
             let handle = at.resolve(key)?;
             at.decrypt(handle, how, ciphertext).map_err(|rv| {
@@ -353,7 +350,7 @@ impl At<'_> {
         }
     }
 
-    fn decrypt(
+    pub(super) fn decrypt(
         &self,
         handle: ObjectHandle,
         how: Oaep,
@@ -400,7 +397,12 @@ impl At<'_> {
             .ok_or(cryptoki_sys::CKR_BUFFER_TOO_SMALL)
     }
 
-    fn open(&self, handle: ObjectHandle, aad: &[u8], wrapped: &WrappedDek) -> Result<Dek, CK_RV> {
+    pub(super) fn open(
+        &self,
+        handle: ObjectHandle,
+        aad: &[u8],
+        wrapped: &WrappedDek,
+    ) -> Result<Dek, CK_RV> {
         let (iv, sealed) = wrapped.parts();
         let mut out = [0; HOT_BUFFER];
         let n = self
@@ -454,6 +456,16 @@ impl At<'_> {
             return e.clone();
         }
         self.alive().err().unwrap_or_else(|| e.clone())
+    }
+}
+
+/// Tokens answer other lengths with anything (SoftHSM: CKR_BUFFER_TOO_SMALL, and the
+/// operation stays open).
+pub(super) fn of_its_length(bits: RsaBits, ciphertext: &[u8]) -> Result<()> {
+    if ciphertext.len() == bits.bytes() {
+        Ok(())
+    } else {
+        Err(Error::new(Kind::Refused, "not encrypted to this key"))
     }
 }
 

@@ -131,9 +131,7 @@ pub(crate) fn pair(
         Attribute::Wrap(false),
     ];
     match spec {
-        KeySpec::Ec(Curve::P256) => public.push(Attribute::EcParams(P256.to_vec())),
-        KeySpec::Ec(Curve::P384) => public.push(Attribute::EcParams(P384.to_vec())),
-        KeySpec::Ed25519 => public.push(Attribute::EcParams(ED25519.to_vec())),
+        KeySpec::Ec(_) | KeySpec::Ed25519 => public.extend(curve(spec)),
         KeySpec::RsaSign(bits) | KeySpec::RsaDecrypt(bits) => {
             public.push(Attribute::ModulusBits((bits.bits() as u64).into()));
             public.push(Attribute::PublicExponent(vec![1, 0, 1]));
@@ -172,12 +170,23 @@ fn tail(spec: KeySpec, id: ObjectId, label: &str) -> [Attribute; 5] {
     ]
 }
 
+/// `CKA_EC_PARAMS` of a key on a curve.
+pub(super) fn curve(spec: KeySpec) -> Option<Attribute> {
+    let oid = match spec {
+        KeySpec::Ec(Curve::P256) => P256,
+        KeySpec::Ec(Curve::P384) => P384,
+        KeySpec::Ed25519 => ED25519,
+        _ => return None,
+    };
+    Some(Attribute::EcParams(oid.to_vec()))
+}
+
 /// `CKA_EC_PARAMS`: the object identifiers of RFC 5480 §2.1.1.1 and RFC 8410 §3.
 const P256: &[u8] = b"\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07";
 const P384: &[u8] = b"\x06\x05\x2b\x81\x04\x00\x22";
 const ED25519: &[u8] = b"\x06\x03\x2b\x65\x70";
 
-fn key_type(spec: KeySpec) -> KeyType {
+pub(super) fn key_type(spec: KeySpec) -> KeyType {
     match spec {
         KeySpec::Aes256 => KeyType::AES,
         KeySpec::Hmac(_) => KeyType::GENERIC_SECRET,
