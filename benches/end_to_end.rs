@@ -6,8 +6,8 @@
 //! turns, because the machine may be shared. Ratios are what counts. Audit is durable,
 //! one DEK per batch, one HSM wrap per request.
 //!
-//! `cargo bench -p keywright-benches --bench end_to_end` prints the table; with
-//! `--test` it only shows that it runs.
+//! `cargo bench -p keywright-benches --bench end_to_end` prints the tables, `-- token` only
+//! the last one; with `--test` it only shows that it runs.
 #![allow(
     clippy::cast_precision_loss,
     clippy::unwrap_used,
@@ -102,6 +102,9 @@ fn main() {
         let to_echo = connect(dir.path(), echo.addr).await;
         let create = CreateKeyRequest { name: KEY.into(), spec: KeySpec::Aes256.into(), ..Default::default() };
         to_daemon.keys().create_key(create).await.unwrap();
+        if args.iter().any(|a| a == "token") {
+            return against_the_token(&to_daemon, &daemon, dir.path(), plan).await;
+        }
         println!("\nEncrypt over TLS, {IN_FLIGHT} requests in flight, one DEK and one HSM wrap per batch, durable audit;");
         println!("median of {} rounds of {:?} in turns with an echo of the same bytes.\n", plan.rounds, plan.window);
         println!("| shape | layout | encrypt items/s | MB/s | echo items/s | ratio to echo | target | | AEAD loop items/s | of the AEAD loop | server CPU us/request |");
