@@ -285,7 +285,7 @@ async fn against_the_token(to_daemon: &Client, daemon: &Server, dir: &Path, plan
         "in another process, one thread for each worker of the daemon: no queue, hash, check, encoding, audit or wire there,"
     );
     println!(
-        "but the two locks and the handle look-up of keywright-hsm's session, the lowest layer open to others.\n"
+        "but a few free locks and the handle look-up of keywright-hsm's session, the lowest layer open to others.\n"
     );
     println!(
         "| operation | items/s | token calls/s | ratio to the token | target | | server CPU us/item | token us/call |"

@@ -4,8 +4,9 @@
 //!
 //! PKCS#11 itself has one owner (`deny.toml`), so this is the lowest layer that others can
 //! reach: [`keywright_hsm::Token`], without queue and handle. Each call is C_SignInit and
-//! C_Sign on a session that stays open, plus two locks and the look-up of the object's
-//! handle. Nothing is verified, hashed, encoded, recorded or sent.
+//! C_Sign on a session that stays open, plus a few locks that nobody else holds, the look-up
+//! of the object's handle and the allocation of the answer. Nothing is verified, hashed,
+//! encoded, recorded or sent.
 
 use std::{
     fs,
