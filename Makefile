@@ -4,7 +4,7 @@
 
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 # A daemon or test that finds no memory to lock says so and goes on.
-.PHONY: help setup build release demo test test-rust test-clients bench bench-smoke fuzz fmt lint deny clean
+.PHONY: help setup build release demo test test-rust test-clients test-long soak docs bench bench-smoke fuzz fmt lint deny clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -26,10 +26,21 @@ test: build test-rust test-clients ## every test
 test-rust: build
 	cargo test --locked --workspace --exclude keywright-benches
 
-test-clients: build ## a second client in another language
+test-clients: build ## a second client in another language, and the snippets of docs/clients.md
 	@softhsm-tests/clients/run
 
-bench: release ## throughput against an echo of the same bytes, and the parts by themselves
+test-long: test soak ## every test, and those that take minutes
+
+KEYWRIGHT_SOAK_SECONDS ?= 300
+
+soak: release ## 64 clients that do everything at once, for five minutes (KEYWRIGHT_SOAK_SECONDS)
+	KEYWRIGHT_SOAK_SECONDS=$(KEYWRIGHT_SOAK_SECONDS) \
+	  cargo test --locked --release -p keywright-softhsm-tests --test soak -- --nocapture
+
+docs: ## the reference of docs/clients.md, from the comments of the .proto files
+	@softhsm-tests/clients/run reference.py
+
+bench: release ## throughput against an echo of the same bytes and the token itself, and the parts
 	cargo bench --locked -p keywright-benches --bench end_to_end
 	cargo bench --locked -p keywright-benches --bench envelope --bench hsm
 

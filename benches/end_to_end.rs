@@ -1,12 +1,13 @@
 //! The whole path over TLS: encrypt against an echo of the same bytes on the same stack
-//! and against a plain AEAD loop, in one run, in turns.
+//! and against a plain AEAD loop, sign and MAC against the token's own calls, in one run,
+//! in turns.
 //!
 //! Every figure is the median of several rounds in which the echo and the daemon take
 //! turns, because the machine may be shared. Ratios are what counts. Audit is durable,
 //! one DEK per batch, one HSM wrap per request.
 //!
-//! `cargo bench -p keywright-benches --bench end_to_end` prints the table; with
-//! `--test` it only shows that it runs.
+//! `cargo bench -p keywright-benches --bench end_to_end` prints the tables, `-- token` only
+//! the last one; with `--test` it only shows that it runs.
 #![allow(
     clippy::cast_precision_loss,
     clippy::unwrap_used,
@@ -22,7 +23,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -31,12 +32,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use keywright_benches::{Server, connect, serve_echo};
+use keywright_benches::{
+    Server, connect,
+    raw::{self, RawToken, Work, serve_raw},
+    serve_echo,
+};
 use keywright_client::Client;
 use keywright_hsm::Dek;
 use keywright_proto::v1::{
-    CreateKeyRequest, DecryptRequest, EncryptRequest, Form, KeySpec, Packed, RewrapRequest,
-    RotateKeyRequest,
+    CreateKeyRequest, DecryptRequest, EncryptRequest, Form, KeySpec, MacRequest, Packed,
+    RewrapRequest, RotateKeyRequest, SignRequest,
 };
 use keywright_service::{
     envelope::{Binding, Context, ITEM_OVERHEAD, Kind, Schedule},
@@ -51,6 +56,10 @@ const SHAPES: [(usize, usize, f64); 4] = [
     (16, 65_536, 0.85),
 ];
 const KEY: &str = "bench/key";
+/// Items and bytes of each of a batch to sign or authenticate.
+const SIGNED: (usize, usize) = (100, 64);
+/// First target of the ratio to the token's own calls.
+const TOKEN_TARGET: f64 = 0.70;
 /// Requests in flight on one connection.
 const IN_FLIGHT: usize = 32;
 
@@ -66,6 +75,9 @@ fn main() {
         && flag == "--echo"
     {
         return serve_echo(&PathBuf::from(dir));
+    }
+    if args == [raw::FLAG] {
+        return serve_raw();
     }
     let plan = if args.iter().any(|a| a == "--test") {
         Plan {
@@ -90,6 +102,9 @@ fn main() {
         let to_echo = connect(dir.path(), echo.addr).await;
         let create = CreateKeyRequest { name: KEY.into(), spec: KeySpec::Aes256.into(), ..Default::default() };
         to_daemon.keys().create_key(create).await.unwrap();
+        if args.iter().any(|a| a == "token") {
+            return against_the_token(&to_daemon, &daemon, dir.path(), plan).await;
+        }
         println!("\nEncrypt over TLS, {IN_FLIGHT} requests in flight, one DEK and one HSM wrap per batch, durable audit;");
         println!("median of {} rounds of {:?} in turns with an echo of the same bytes.\n", plan.rounds, plan.window);
         println!("| shape | layout | encrypt items/s | MB/s | echo items/s | ratio to echo | target | | AEAD loop items/s | of the AEAD loop | server CPU us/request |");
@@ -100,6 +115,7 @@ fn main() {
             }
         }
         other_operations(&to_daemon, &to_echo, plan).await;
+        against_the_token(&to_daemon, &daemon, dir.path(), plan).await;
     });
 }
 
@@ -256,6 +272,96 @@ async fn other_operations(to_daemon: &Client, to_echo: &Client, plan: Plan) {
         median(&mut r)
     );
     println!("| encrypt 1x64 B, requests | {:.0} | |", median(&mut n));
+}
+
+/// Sign and MAC over TLS against the same calls on a token without Keywright.
+async fn against_the_token(to_daemon: &Client, daemon: &Server, dir: &Path, plan: Plan) {
+    let mut token = RawToken::start(dir);
+    let (count, size) = SIGNED;
+    println!(
+        "\nOver TLS with durable audit, {IN_FLIGHT} requests in flight, against C_SignInit and C_Sign alone on a SoftHSM2 token"
+    );
+    println!(
+        "in another process, one thread for each worker of the daemon: no queue, hash, check, encoding, audit or wire there,"
+    );
+    println!(
+        "but a few free locks and the handle look-up of keywright-hsm's session, the lowest layer open to others.\n"
+    );
+    println!(
+        "| operation | items/s | token calls/s | ratio to the token | target | | server CPU us/item | token us/call |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    for (work, name, spec) in [
+        (Work::Sign, "sign P-256", KeySpec::EcP256),
+        (Work::Mac, "MAC HMAC-SHA-256", KeySpec::HmacSha256),
+    ] {
+        let key = format!("bench/{}", spec as i32);
+        let create = CreateKeyRequest {
+            name: key.clone(),
+            spec: spec.into(),
+            ..Default::default()
+        };
+        to_daemon.keys().create_key(create).await.unwrap();
+        let inputs = items(count, size, false).0;
+        let (mut ours, mut theirs, mut ratios, mut cpu) = (vec![], vec![], vec![], vec![]);
+        for round in 0..=plan.rounds {
+            let calls = token.per_second(work, plan.window);
+            let before = daemon.cpu_seconds();
+            let (c, k, i) = (to_daemon.clone(), key.clone(), inputs.clone());
+            let over_tls = drive(plan, move || {
+                let (c, key, inputs) = (c.clone(), k.clone(), i.clone());
+                async move { ask_token(&c, work, key, inputs).await }
+            })
+            .await;
+            // The first round warms up.
+            if round > 0 {
+                let done = over_tls.per_second * count as f64;
+                cpu.push(
+                    (daemon.cpu_seconds() - before) * 1e6 / (over_tls.requests * count as f64),
+                );
+                ratios.push(done / calls);
+                ours.push(done);
+                theirs.push(calls);
+            }
+        }
+        let (ratio, calls) = (median(&mut ratios), median(&mut theirs));
+        println!(
+            "| {name}, {count}x{size} B | {:.0} | {calls:.0} | {ratio:.2} | {TOKEN_TARGET:.2} | {} | {:.1} | {:.1} |",
+            median(&mut ours),
+            if ratio >= TOKEN_TARGET {
+                "met"
+            } else {
+                "missed"
+            },
+            median(&mut cpu),
+            1e6 / calls,
+        );
+    }
+}
+
+async fn ask_token(client: &Client, work: Work, key: String, inputs: Vec<Bytes>) {
+    let count = inputs.len();
+    let made = match work {
+        Work::Sign => {
+            let request = SignRequest {
+                key,
+                inputs,
+                ..Default::default()
+            };
+            let answer = client.crypto().sign(request).await.unwrap().into_inner();
+            answer.signatures.len() - answer.errors.len()
+        }
+        Work::Mac => {
+            let request = MacRequest {
+                key,
+                inputs,
+                ..Default::default()
+            };
+            let answer = client.crypto().mac(request).await.unwrap().into_inner();
+            answer.macs.len() - answer.errors.len()
+        }
+    };
+    assert_eq!(made, count, "items failed");
 }
 
 struct Measured {

@@ -1,5 +1,5 @@
-//! What the benchmarks share: a daemon on SoftHSM2 in a process of its own, and an echo
-//! of the same bytes on the same stack.
+//! What the benchmarks share: a daemon on SoftHSM2 in a process of its own, an echo of the
+//! same bytes on the same stack, and a token without Keywright.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
@@ -12,6 +12,8 @@
     clippy::useless_vec,
     reason = "a benchmark"
 )]
+
+pub mod raw;
 
 use std::{
     io::{BufRead, BufReader},
