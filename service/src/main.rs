@@ -18,7 +18,7 @@ use keywright_service::{
     dev::Dev,
     harden::harden,
     init::init,
-    policy::Engine,
+    policy::{Engine, Outcome, PolicyError, run_tests},
 };
 use tracing_subscriber::EnvFilter;
 
@@ -54,6 +54,11 @@ enum Cmd {
         #[arg(long)]
         hsm: bool,
     },
+    /// Check or test policies; no configuration, no HSM. `keywright policy` calls this.
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCmd,
+    },
     /// Initialise an appliance: its own key in the token, first administrators, genesis record.
     #[command(
         after_help = "Example:\n  keywrightd init --config /etc/keywright/keywrightd.toml --admin spiffe://corp.example/keywright/alice"
@@ -78,6 +83,22 @@ enum Cmd {
         /// PKCS#11 module instead of the installed SoftHSM2.
         #[arg(long, value_name = "PATH")]
         module: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum PolicyCmd {
+    /// Read every *.cedar and roles.toml of a directory, and say what is wrong.
+    Check {
+        /// The policies directory.
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// The same, then run tests/*.toml of the directory.
+    Test {
+        /// The policies directory.
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
     },
 }
 
@@ -113,6 +134,7 @@ fn run(command: Cmd) -> Result<(), StartError> {
             anstream::println!("initialised; start it with: keywrightd serve --config FILE");
             Ok(())
         }
+        Cmd::Policy { command } => policy(&command),
         Cmd::Dev {
             data,
             listen,
@@ -161,6 +183,43 @@ fn check(config: &Config, hsm: bool) -> Result<(), StartError> {
     }
     anstream::println!("configuration is valid");
     Ok(())
+}
+
+fn policy(command: &PolicyCmd) -> Result<(), StartError> {
+    let setup = |e: PolicyError| StartError::Setup(e.to_string());
+    let dir = match command {
+        PolicyCmd::Check { dir } => {
+            let engine = Engine::read(dir).map_err(setup)?;
+            anstream::println!(
+                "the policies are valid; set {}",
+                hex::encode(engine.digest())
+            );
+            return Ok(());
+        }
+        PolicyCmd::Test { dir } => dir,
+    };
+    let outcomes = run_tests(dir).map_err(setup)?;
+    let failed = outcomes.iter().filter(|o| o.failure.is_some()).count();
+    for Outcome {
+        file,
+        name,
+        failure,
+    } in &outcomes
+    {
+        match failure {
+            None => anstream::println!("ok      {name}"),
+            Some(why) => anstream::println!("FAILED  {name}: {why} ({file})"),
+        }
+    }
+    anstream::println!("{} tests, {failed} failed", outcomes.len());
+    match (outcomes.len(), failed) {
+        (0, _) => Err(StartError::Setup(format!(
+            "{}: no tests",
+            dir.join("tests").display()
+        ))),
+        (_, 0) => Ok(()),
+        _ => Err(StartError::Other("a policy test failed".into())),
+    }
 }
 
 fn develop(

@@ -10,6 +10,7 @@ mod engine;
 mod request;
 mod roles;
 mod set;
+mod trial;
 
 use std::{marker::PhantomData, sync::Arc};
 
@@ -19,6 +20,7 @@ pub use action::{Action, KeyAction, TenantAction, act};
 pub use engine::Engine;
 pub use roles::{Roles, RolesError};
 pub use set::{BUILTIN, DEFAULT_ROLES, DEV, PolicyError, SCHEMA};
+pub use trial::{Outcome, run as run_tests};
 
 use crate::{
     envelope::Context,

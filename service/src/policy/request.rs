@@ -105,7 +105,7 @@ fn circumstances(asking: &Asking<'_>) -> Result<(Context, Entity), String> {
     let record = [
         (
             "now".to_owned(),
-            RestrictedExpression::new_datetime(&moment(asking.now_ms)),
+            RestrictedExpression::new_datetime(moment(asking.now_ms)),
         ),
         (
             "pairs".to_owned(),

@@ -47,6 +47,14 @@ pub enum PolicyError {
         /// Which id.
         id: String,
     },
+    /// A file of tests that cannot be run.
+    #[error("{file}: {why}")]
+    Trial {
+        /// Which file.
+        file: String,
+        /// What is wrong.
+        why: String,
+    },
     /// Nobody would get anything from it.
     #[error(
         "roles.toml: no policy names the role {0:?}; correct its name, or write a policy for it"
@@ -69,7 +77,13 @@ pub(super) fn schema() -> Result<Schema, PolicyError> {
         .map_err(|e| PolicyError::Schema(e.to_string()))
 }
 
-pub(super) fn add(policies: &mut PolicySet, file: &str, text: &str) -> Result<(), PolicyError> {
+/// Adds the policies of one file: parsed, named, validated.
+pub(super) fn add(
+    policies: &mut PolicySet,
+    schema: &Schema,
+    file: &str,
+    text: &str,
+) -> Result<(), PolicyError> {
     let parsed = PolicySet::from_str(text).map_err(|e| PolicyError::Syntax {
         file: file.to_owned(),
         report: report(e, file, text),
@@ -79,6 +93,7 @@ pub(super) fn add(policies: &mut PolicySet, file: &str, text: &str) -> Result<()
             "{file}: policy templates are not used: {template}"
         )));
     }
+    validate(&parsed, schema, file, text)?;
     for policy in parsed.policies() {
         let id = policy
             .annotation("id")
@@ -95,14 +110,19 @@ pub(super) fn add(policies: &mut PolicySet, file: &str, text: &str) -> Result<()
 
 /// Strict: a policy that could meet an attribute it has no type for is refused now,
 /// not when it matters.
-pub(super) fn validate(policies: &PolicySet, schema: &Schema) -> Result<(), PolicyError> {
+fn validate(
+    policies: &PolicySet,
+    schema: &Schema,
+    file: &str,
+    text: &str,
+) -> Result<(), PolicyError> {
     let result = Validator::new(schema.clone()).validate(policies, ValidationMode::Strict);
     if result.validation_passed() {
         return Ok(());
     }
     let errors: Vec<String> = result
         .validation_errors()
-        .map(|e| format!("  {e}"))
+        .map(|e| report(e.clone(), file, text))
         .collect();
     Err(PolicyError::Schema(errors.join("\n")))
 }

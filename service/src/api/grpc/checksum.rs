@@ -41,9 +41,7 @@ impl Checksum {
 }
 
 fn sum<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u32 {
-    parts
-        .into_iter()
-        .fold(0, |sum, part| crc32c::crc32c_append(sum, part))
+    parts.into_iter().fold(0, crc32c::crc32c_append)
 }
 
 #[cfg(test)]
