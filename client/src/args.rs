@@ -1,9 +1,13 @@
 //! What can be typed.
 
+mod key;
+
 use std::path::PathBuf;
 
 use clap::{Args as Flags, Parser, Subcommand, ValueEnum};
-use keywright_client::{Settings, proto};
+use keywright_client::Settings;
+
+pub(crate) use key::{Changes, Destruction, Key, PublicForm, Spec, Use, Versions};
 
 /// Encrypt, decrypt and rewrap with keys that cannot leave the HSM.
 #[derive(Debug, Parser)]
@@ -136,6 +140,49 @@ keywright rewrap --lines --in tokens.txt --out tokens.new.txt")]
         #[command(flatten)]
         data: Data,
     },
+    /// Open and seal again in the server, under a new data key: another key, another
+    /// context, or both. The answer to a leaked key version; rewrap is not.
+    #[command(after_help = "Examples:\n  \
+keywright reencrypt --key payments/cards-2 --in db.dump.kw --out db.dump.kw\n  \
+keywright reencrypt --key payments/cards --lines --context table=cards --new-context table=pans --in tokens.txt --out tokens.new.txt")]
+    Reencrypt {
+        /// The key to encrypt under.
+        #[arg(long, value_name = "NAME")]
+        key: String,
+        #[command(flatten)]
+        context: Context,
+        /// The new context, KEY=VALUE; repeat for more. Left out: the same.
+        #[arg(long = "new-context", value_name = "KEY=VALUE", value_parser = pair, conflicts_with = "no_context")]
+        new_context: Vec<(String, String)>,
+        /// The new envelopes have no context.
+        #[arg(long)]
+        no_context: bool,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// Say why you (or somebody else) may or may not do something with a key, and which
+    /// version it would be done with. Nothing is done. Exit code 4: not allowed; 8:
+    /// allowed, but the key cannot.
+    #[command(after_help = "Examples:\n  \
+keywright explain encrypt payments/cards --context table=cards\n  \
+keywright explain decrypt payments/cards --version 1 --principal spiffe://corp.example/payments/api")]
+    Explain {
+        /// As in policies: encrypt, decrypt, rotate_key, …
+        action: String,
+        /// Name of the key.
+        key: String,
+        #[command(flatten)]
+        context: Context,
+        /// Somebody else of your tenant; that needs the permission explain_other.
+        #[arg(long, value_name = "SPIFFE-ID")]
+        principal: Option<String>,
+        /// The version that made what is to be processed; left out: the primary one.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        version: Option<u32>,
+    },
+    /// Check and test policies without a server, with the keywrightd that will enforce them.
+    #[command(subcommand)]
+    Policy(Policy),
     /// Random bytes from the HSM's generator and the server's, combined.
     #[command(after_help = "Example:\n  keywright random 32")]
     Random {
@@ -265,11 +312,12 @@ pub(crate) struct How {
     #[arg(long, value_enum)]
     pub(crate) hash: Option<Hash>,
     /// RSA-PSS: length of the salt.
-    #[arg(long, value_enum, default_value_t = Salt::Hash)]
-    pub(crate) salt: Salt,
-    /// ECDSA: DER, or r and s side by side.
-    #[arg(long, value_enum, default_value_t = SignatureForm::Der)]
-    pub(crate) encoding: SignatureForm,
+    /// Left out: as long as the hash.
+    #[arg(long, value_enum)]
+    pub(crate) salt: Option<Salt>,
+    /// ECDSA: DER, or r and s side by side. Left out: DER.
+    #[arg(long, value_enum)]
+    pub(crate) encoding: Option<SignatureForm>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -339,6 +387,12 @@ pub(crate) enum DataKey {
         #[command(flatten)]
         context: Context,
     },
+    /// Move a wrapped data key to the primary version of its key; what it encrypted stays.
+    #[command(after_help = "Example:\n  keywright data-key rewrap AQECAL0…")]
+    Rewrap {
+        /// In base64.
+        wrapped: String,
+    },
     /// Open a wrapped data key.
     #[command(after_help = "Example:\n  keywright data-key open AQECAL0… --context app=shop")]
     Open {
@@ -374,87 +428,29 @@ pub(crate) struct Data {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Key {
-    /// Create a key in the HSM.
-    #[command(after_help = "Examples:\n  \
-keywright key create payments/cards --spec aes-256 --label team=payments\n  \
-keywright key create releases/linux --spec ed25519\n  \
-keywright key create inbox/partners --spec rsa-3072 --use decrypt")]
-    Create {
-        /// A path of lower-case segments.
-        name: String,
-        /// Algorithm and size.
-        #[arg(long, value_enum)]
-        spec: Spec,
-        /// What an RSA key is for; other specs have one use.
-        #[arg(long = "use", value_enum)]
-        key_use: Option<Use>,
-        /// A note policies can see, KEY=VALUE; repeat for more.
-        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
-        labels: Vec<(String, String)>,
+pub(crate) enum Policy {
+    /// Read every *.cedar and roles.toml of a directory; errors come with their place.
+    #[command(after_help = "Example:\n  keywright policy check /etc/keywright/policies")]
+    Check {
+        /// The policies directory.
+        dir: PathBuf,
     },
-    /// Show a key and its versions.
-    Show {
-        /// Name of the key.
-        name: String,
+    /// The same, then run tests/*.toml of the directory.
+    #[command(
+        after_help = "Example:\n  keywright policy test /etc/keywright/policies\n\n\
+A test in tests/cards.toml:\n  \
+[[test]]\n  \
+name = \"the cards are for payments\"\n  \
+caller = \"spiffe://corp.example/hr/api\"\n  \
+action = \"decrypt\"\n  \
+key = { name = \"payments/cards\", labels = { team = \"payments\" } }\n  \
+context = { table = \"cards\" }    # optional, as is now = \"2026-11-23T10:00:00Z\"\n  \
+expect = \"deny\""
+    )]
+    Test {
+        /// The policies directory.
+        dir: PathBuf,
     },
-    /// List the keys you may see.
-    List {
-        /// Only names that begin with this.
-        #[arg(long, default_value = "")]
-        prefix: String,
-    },
-    /// Create a new version and make it primary; old versions go on decrypting.
-    Rotate {
-        /// Name of the key.
-        name: String,
-    },
-    /// Stop a version, or all of them, for now: neither protects nor processes.
-    Suspend(Versions),
-    /// Let suspended and deactivated versions work again, all of them without --version.
-    Resume(Versions),
-    /// Protect nothing more under a version; what it protected still opens.
-    #[command(after_help = "Example:\n  keywright key deactivate payments/cards --version 1")]
-    Deactivate(Versions),
-    /// Mark a version as compromised: it does nothing any more, for ever. Re-encrypt what
-    /// it protected before you do this.
-    Compromise(Versions),
-    /// Write the public key.
-    #[command(after_help = "Examples:\n  \
-keywright key public releases/linux > releases.pem\n  \
-keywright key public releases/linux --format jwk")]
-    Public {
-        /// Name of the key.
-        name: String,
-        /// How.
-        #[arg(long, value_enum, default_value_t = PublicForm::Pem)]
-        format: PublicForm,
-        /// Which version; left out: the primary one.
-        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-        version: Option<u32>,
-    },
-    /// Show what the HSM says about a key: that it cannot leave.
-    #[command(after_help = "Example:\n  keywright key evidence payments/cards --output json")]
-    Evidence {
-        /// Name of the key.
-        name: String,
-        /// Only this version.
-        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-        version: Option<u32>,
-    },
-}
-
-#[derive(Debug, Flags)]
-pub(crate) struct Versions {
-    /// Name of the key.
-    pub(crate) name: String,
-    /// Only this version; left out: every one that may.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) version: Option<u32>,
-    /// The revision you have seen (`key show --output json`); refuse when it is another
-    /// by now.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) revision: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -473,107 +469,6 @@ pub(crate) enum Audit {
     },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Spec {
-    /// AES with 256 bits, for encryption.
-    #[value(name = "aes-256")]
-    Aes256,
-    /// ECDSA on P-256 with SHA-256.
-    #[value(name = "ec-p256")]
-    EcP256,
-    /// ECDSA on P-384 with SHA-384.
-    #[value(name = "ec-p384")]
-    EcP384,
-    /// Ed25519.
-    #[value(name = "ed25519")]
-    Ed25519,
-    /// RSA, to sign or (with --use decrypt) to decrypt.
-    #[value(name = "rsa-2048")]
-    Rsa2048,
-    /// As rsa-2048, longer.
-    #[value(name = "rsa-3072")]
-    Rsa3072,
-    /// As rsa-2048, longer.
-    #[value(name = "rsa-4096")]
-    Rsa4096,
-    /// HMAC with SHA-256.
-    #[value(name = "hmac-sha256")]
-    HmacSha256,
-    /// HMAC with SHA-384.
-    #[value(name = "hmac-sha384")]
-    HmacSha384,
-    /// HMAC with SHA-512.
-    #[value(name = "hmac-sha512")]
-    HmacSha512,
-}
-
-impl Spec {
-    pub(crate) fn wire(self) -> proto::KeySpec {
-        match self {
-            Self::Aes256 => proto::KeySpec::Aes256,
-            Self::EcP256 => proto::KeySpec::EcP256,
-            Self::EcP384 => proto::KeySpec::EcP384,
-            Self::Ed25519 => proto::KeySpec::Ed25519,
-            Self::Rsa2048 => proto::KeySpec::Rsa2048,
-            Self::Rsa3072 => proto::KeySpec::Rsa3072,
-            Self::Rsa4096 => proto::KeySpec::Rsa4096,
-            Self::HmacSha256 => proto::KeySpec::HmacSha256,
-            Self::HmacSha384 => proto::KeySpec::HmacSha384,
-            Self::HmacSha512 => proto::KeySpec::HmacSha512,
-        }
-    }
-
-    /// The name of what the server sent; newer servers may know more.
-    pub(crate) fn name(wire: proto::KeySpec) -> String {
-        Self::value_variants()
-            .iter()
-            .find(|s| s.wire() == wire)
-            .and_then(ValueEnum::to_possible_value)
-            .map_or_else(|| "unknown".to_owned(), |v| v.get_name().to_owned())
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Use {
-    /// Encrypt and decrypt through envelopes.
-    Encrypt,
-    /// Sign.
-    Sign,
-    /// Make MACs.
-    Mac,
-    /// Open what was encrypted to the public key.
-    Decrypt,
-}
-
-impl Use {
-    pub(crate) fn wire(self) -> proto::KeyUse {
-        match self {
-            Self::Encrypt => proto::KeyUse::Encrypt,
-            Self::Sign => proto::KeyUse::Sign,
-            Self::Mac => proto::KeyUse::Mac,
-            Self::Decrypt => proto::KeyUse::Decrypt,
-        }
-    }
-
-    pub(crate) fn name(wire: proto::KeyUse) -> String {
-        Self::value_variants()
-            .iter()
-            .find(|s| s.wire() == wire)
-            .and_then(ValueEnum::to_possible_value)
-            .map_or_else(|| "unknown".to_owned(), |v| v.get_name().to_owned())
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PublicForm {
-    /// PEM.
-    Pem,
-    /// DER (SubjectPublicKeyInfo).
-    Der,
-    /// JSON Web Key.
-    Jwk,
-}
-
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Encoding {
     /// Hexadecimal, with a newline.
@@ -584,7 +479,7 @@ pub(crate) enum Encoding {
     Raw,
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err(format!("{text:?} is not KEY=VALUE")),

@@ -3,36 +3,82 @@
 mod audit;
 mod data;
 mod data_key;
+mod explain;
 mod key;
 mod mac;
+mod policy;
 mod random;
 mod sign;
 
 use clap::CommandFactory;
-use keywright_client::{Client, Failure};
+use keywright_client::{Client, Failure, FailureKind, proto::ExplainRequest};
 
 use crate::{
-    args::{Args, Cmd},
+    args::{Args, Cmd, Context, Output},
     output::print,
 };
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let output = args.output;
-    let connect = || async { Client::connect(&args.server.settings()).await };
     match args.command {
+        // These need no server.
         Cmd::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "keywright", &mut script);
             print(&String::from_utf8_lossy(&script))
         }
+        Cmd::Policy(command) => policy::run(&command),
         Cmd::Audit(command) => audit::run(&command, output),
-        Cmd::Key(command) => key::run(&connect().await?, command, output).await,
-        Cmd::Random { bytes, encoding } => {
-            random::run(&connect().await?, bytes, encoding, output).await
+        // Files are opened before the server is asked.
+        Cmd::Encrypt { key, context, data } => {
+            data::not_to_a_screen(&data)?;
+            let job = data::Job::open(&data, false)?;
+            let client = Client::connect(&args.server.settings()).await?;
+            job.encrypt(&client, &key, context, output).await
         }
+        Cmd::Decrypt { key, context, data } => {
+            let job = data::Job::open(&data, true)?;
+            let client = Client::connect(&args.server.settings()).await?;
+            job.decrypt(&client, key.as_deref(), context, output).await
+        }
+        Cmd::Rewrap { key, data } => {
+            let job = data::Job::open(&data, false)?;
+            let client = Client::connect(&args.server.settings()).await?;
+            job.rewrap(&client, key.as_deref(), output).await
+        }
+        Cmd::Reencrypt {
+            key,
+            context,
+            new_context,
+            no_context,
+            data,
+        } => {
+            let changed = no_context || !new_context.is_empty();
+            let new_context = changed.then_some(Context { pairs: new_context });
+            let job = data::Job::open(&data, false)?;
+            let client = Client::connect(&args.server.settings()).await?;
+            job.reencrypt(&client, &key, context, new_context, output)
+                .await
+        }
+        other => {
+            ask(
+                &Client::connect(&args.server.settings()).await?,
+                other,
+                output,
+            )
+            .await
+        }
+    }
+}
+
+/// One question, one answer.
+async fn ask(client: &Client, command: Cmd, output: Output) -> Result<(), Failure> {
+    match command {
+        Cmd::Key(command) => key::run(client, command, output).await,
+        Cmd::Random { bytes, encoding } => random::run(client, bytes, encoding, output).await,
         Cmd::Sign { key, how, files } => {
             let (from, to) = (files.input_file.as_deref(), files.output_file.as_deref());
-            sign::sign(&connect().await?, key, &how, from, to, output).await
+            sign::sign(client, key, &how, from, to, output).await
         }
         Cmd::Verify {
             key,
@@ -43,11 +89,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         } => {
             let from = input_file.as_deref();
             let what = (signature.as_path(), version);
-            sign::verify(&connect().await?, key, &how, from, what, output).await
+            sign::verify(client, key, &how, from, what, output).await
         }
-        Cmd::Mac { key, input_file } => {
-            mac::mac(&connect().await?, key, input_file.as_deref(), output).await
-        }
+        Cmd::Mac { key, input_file } => mac::mac(client, key, input_file.as_deref(), output).await,
         Cmd::VerifyMac {
             key,
             mac,
@@ -55,9 +99,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             input_file,
         } => {
             let from = input_file.as_deref();
-            mac::verify(&connect().await?, key, (&mac, version), from, output).await
+            mac::verify(client, key, (&mac, version), from, output).await
         }
-        Cmd::DataKey(command) => data_key::run(&connect().await?, command, output).await,
+        Cmd::DataKey(command) => data_key::run(client, command, output).await,
         Cmd::AsymmetricDecrypt {
             key,
             version,
@@ -65,21 +109,33 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             files,
         } => {
             let (from, to) = (files.input_file.as_deref(), files.output_file.as_deref());
-            data_key::asymmetric_decrypt(&connect().await?, key, version, hash, from, to).await
+            data_key::asymmetric_decrypt(client, key, version, hash, from, to).await
         }
-        Cmd::Encrypt { key, context, data } => {
-            data::not_to_a_screen(&data)?;
-            let job = data::Job::open(&data, false)?;
-            job.encrypt(&connect().await?, &key, context, output).await
+        Cmd::Explain {
+            action,
+            key,
+            context,
+            principal,
+            version,
+        } => {
+            let request = ExplainRequest {
+                key,
+                action,
+                context: data::pairs(context)?,
+                principal: principal.unwrap_or_default(),
+                key_version: version.unwrap_or(0),
+            };
+            explain::run(client, request, output).await
         }
-        Cmd::Decrypt { key, context, data } => {
-            let job = data::Job::open(&data, true)?;
-            job.decrypt(&connect().await?, key.as_deref(), context, output)
-                .await
-        }
-        Cmd::Rewrap { key, data } => {
-            let job = data::Job::open(&data, false)?;
-            job.rewrap(&connect().await?, key.as_deref(), output).await
-        }
+        Cmd::Completions { .. }
+        | Cmd::Policy(_)
+        | Cmd::Audit(_)
+        | Cmd::Encrypt { .. }
+        | Cmd::Decrypt { .. }
+        | Cmd::Rewrap { .. }
+        | Cmd::Reencrypt { .. } => Err(Failure::new(
+            FailureKind::Other,
+            "this command asks no server",
+        )),
     }
 }

@@ -10,6 +10,7 @@
 mod decrypt;
 mod encrypt;
 mod format;
+mod reencrypt;
 mod rewrap;
 
 use std::io::Read;
@@ -18,6 +19,7 @@ use serde::Serialize;
 
 pub use decrypt::decrypt;
 pub use encrypt::encrypt;
+pub use reencrypt::reencrypt;
 pub use rewrap::rewrap;
 
 use crate::Failure;

@@ -2,39 +2,40 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), keywright_client::Failure> {
-//! use keywright_client::{Client, Settings, proto};
+//! use keywright_client::{Client, Context, Settings};
 //!
 //! let client = Client::connect(&Settings::from_env()?).await?;
-//! let sealed = client
-//!     .crypto()
-//!     .encrypt(proto::EncryptRequest {
-//!         key: "payments/cards".into(),
-//!         plaintexts: vec!["4111 1111 1111 1111".into()],
-//!         ..Default::default()
-//!     })
-//!     .await?
-//!     .into_inner();
+//! let cards = vec!["4111 1111 1111 1111".into()];
+//! let sealed = client.encrypt("payments/cards", &Context::new(), cards).await?;
 //! assert_eq!(sealed.header.len(), 136);
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! `examples/tour.rs` shows every common call; the end-to-end tests run it.
 //!
 //! It depends on the wire contract only: no code of the daemon is in here, so what it
 //! reads and checks is read and checked a second time, independently.
 #![forbid(unsafe_code)]
 
 pub mod audit;
+mod calls;
 mod connect;
 mod failure;
 pub mod file;
 pub mod lines;
+mod reencrypt;
+mod retry;
 mod tls;
 pub mod token;
 
+pub use calls::{Context, DataKey, Opened, Sealed};
 pub use connect::{Client, Settings};
 pub use failure::{Failure, FailureKind};
 /// The messages of `keywright.v1`.
 pub use keywright_proto::v1 as proto;
+pub use reencrypt::Move;
+pub use retry::{Attempts, repeat};
 
 /// Length of an envelope header (`docs/envelope.md`).
 pub const HEADER_LEN: usize = 136;

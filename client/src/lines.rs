@@ -9,7 +9,7 @@ use std::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
-use crate::{Client, Failure, FailureKind, HEADER_LEN, proto, token};
+use crate::{Client, Failure, FailureKind, HEADER_LEN, Move, proto, token};
 
 /// What was done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -242,6 +242,42 @@ pub async fn rewrap(
             already_current: Some(u64::from(response.already_current)),
         };
         Ok((joined(&batch, lines)?, moved))
+    };
+    run(Batches::new(input), output, progress, one).await
+}
+
+/// Opens each token and seals its line again, in the server: under another key, another
+/// context or a new data key.
+///
+/// # Errors
+/// The lines that failed, or what the server says.
+pub async fn reencrypt(
+    client: &Client,
+    to: &Move<'_>,
+    input: impl BufRead,
+    output: impl Write,
+    progress: Progress<'_>,
+) -> Result<Summary, Failure> {
+    let one = async |batch: Batch| {
+        let (data, lengths) = decode(&batch)?;
+        let request = proto::ReencryptRequest {
+            form: proto::Form::Attached.into(),
+            packed_items: Some(packed(data, lengths)),
+            ..to.request()
+        };
+        let response = client
+            .crypto()
+            .reencrypt(request)
+            .await
+            .map_err(|e| named(&batch, e))?;
+        let response = response.into_inner();
+        fail_on(&batch, &response.errors)?;
+        let items = response.packed_items.unwrap_or_default();
+        let lines = split(&items).map(|item| {
+            let (header, payload) = item.split_at_checked(HEADER_LEN).unwrap_or((item, &[]));
+            token::encode(header, payload).into_bytes()
+        });
+        Ok((joined(&batch, lines)?, Moved::default()))
     };
     run(Batches::new(input), output, progress, one).await
 }

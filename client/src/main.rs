@@ -27,10 +27,21 @@ fn run(args: args::Args) -> Result<(), Failure> {
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
+    let output = args.output;
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            anstream::eprintln!("keywright: {failure}");
+            match output {
+                args::Output::Table => anstream::eprintln!("keywright: {failure}"),
+                args::Output::Json => anstream::eprintln!(
+                    "{}",
+                    serde_json::json!({ "error": {
+                        "message": failure.to_string(),
+                        "reason": failure.reason(),
+                        "exit_code": failure.exit_code(),
+                    } })
+                ),
+            }
             ExitCode::from(failure.exit_code())
         }
     }

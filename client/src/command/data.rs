@@ -6,7 +6,7 @@ use std::{
 };
 
 use indicatif::ProgressBar;
-use keywright_client::{Client, Failure, FailureKind, file, lines};
+use keywright_client::{Client, Failure, FailureKind, Move, file, lines};
 use serde::Serialize;
 
 use crate::{
@@ -76,6 +76,35 @@ impl Job {
             let s =
                 file::decrypt(client, key, &context, self.input, &mut self.sink, &progress).await?;
             let text = format!("decrypted {} bytes", s.bytes_out);
+            finish(self.sink, &self.bar, output, &s, &text)
+        }
+    }
+
+    pub(crate) async fn reencrypt(
+        mut self,
+        client: &Client,
+        key: &str,
+        context: Context,
+        new_context: Option<Context>,
+        output: Output,
+    ) -> Result<(), Failure> {
+        let context = pairs(context)?;
+        let new_context = new_context.map(pairs).transpose()?;
+        let to = Move {
+            key,
+            context: &context,
+            new_context: new_context.as_ref(),
+        };
+        let bar = self.bar.clone();
+        let progress = move |done| bar.set_position(done);
+        if self.lines {
+            let input = buffered(self.input);
+            let s = lines::reencrypt(client, &to, input, &mut self.sink, &progress).await?;
+            let text = format!("re-encrypted {} lines under {key}", s.lines);
+            finish(self.sink, &self.bar, output, &s, &text)
+        } else {
+            let s = file::reencrypt(client, &to, self.input, &mut self.sink, &progress).await?;
+            let text = format!("re-encrypted {} bytes under {key}", s.bytes_in);
             finish(self.sink, &self.bar, output, &s, &text)
         }
     }

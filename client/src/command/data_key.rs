@@ -8,7 +8,7 @@ use keywright_client::{
     Client, Failure, FailureKind,
     proto::{
         AsymmetricDecryptRequest, DataKeyForm, DecryptDataKeysRequest, GenerateDataKeysRequest,
-        OaepHash,
+        OaepHash, RewrapRequest,
     },
 };
 use serde_json::Value;
@@ -44,20 +44,23 @@ pub(crate) async fn run(client: &Client, command: DataKey, output: Output) -> Re
             };
             generate(client, request, output).await
         }
+        DataKey::Rewrap { wrapped } => {
+            let request = RewrapRequest {
+                envelopes: vec![decode(&wrapped)?],
+                ..Default::default()
+            };
+            let response = client.crypto().rewrap(request).await?.into_inner();
+            let moved = response.envelopes.into_iter().next().unwrap_or_default();
+            show(&[("wrapped", &moved)], output)
+        }
         DataKey::Open {
             wrapped,
             bytes,
             context,
         } => {
-            let wrapped = BASE64_STANDARD.decode(wrapped.trim()).map_err(|_| {
-                Failure::new(
-                    FailureKind::Usage,
-                    "the wrapped data key is base64, as `keywright data-key generate` prints it",
-                )
-            })?;
             let request = DecryptDataKeysRequest {
                 context: pairs(context)?,
-                wrapped: vec![Bytes::from(wrapped)],
+                wrapped: vec![decode(&wrapped)?],
                 lengths: vec![bytes],
                 ..Default::default()
             };
@@ -70,6 +73,16 @@ pub(crate) async fn run(client: &Client, command: DataKey, output: Output) -> Re
             show(&[("plaintext", &plaintext)], output)
         }
     }
+}
+
+fn decode(wrapped: &str) -> Result<Bytes, Failure> {
+    let bytes = BASE64_STANDARD.decode(wrapped.trim()).map_err(|_| {
+        Failure::new(
+            FailureKind::Usage,
+            "the wrapped data key is base64, as `keywright data-key generate` prints it",
+        )
+    })?;
+    Ok(bytes.into())
 }
 
 async fn generate(

@@ -1,19 +1,24 @@
 //! `keywright key …`.
 
+mod show;
+
 use std::{collections::BTreeMap, io::Write};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use keywright_client::{
     Client, Failure, FailureKind,
     proto::{
-        self, ChangeStateRequest, CreateKeyRequest, GetKeyEvidenceRequest, GetKeyRequest,
-        GetPublicKeyRequest, KeyState, ListKeysRequest, RotateKeyRequest,
+        self, CancelDestructionRequest, ChangeStateRequest, CreateKeyRequest,
+        GetKeyEvidenceRequest, GetKeyRequest, GetPublicKeyRequest, KeyRules, KeyState,
+        ListKeysRequest, NewLabels, RotateKeyRequest, ScheduleDestructionRequest, UpdateKeyRequest,
     },
 };
 use serde_json::{Value, json};
+use show::{key_json, show, table, time};
 
 use crate::{
-    args::{Key, Output, PublicForm, Spec, Use, Versions},
+    args::{Changes, Destruction, Key, Output, PublicForm, Spec, Use, Versions},
     output::{self, print},
 };
 
@@ -27,66 +32,107 @@ pub(crate) async fn run(client: &Client, command: Key, output: Output) -> Result
             key_use,
             labels,
         } => {
-            let labels = once(labels)?;
             let request = CreateKeyRequest {
                 name,
                 spec: spec.wire().into(),
-                labels,
+                labels: once(labels)?,
                 r#use: key_use.map_or(0, |u| u.wire().into()),
             };
-            let key = client.keys().create_key(request).await?.into_inner().key;
-            show(key, output)
+            let response = client.keys().create_key(request).await?;
+            show(response.into_inner().key, output)
         }
         Key::Show { name } => {
-            let key = client
-                .keys()
-                .get_key(GetKeyRequest { name })
-                .await?
-                .into_inner()
-                .key;
-            show(key, output)
+            let response = client.keys().get_key(GetKeyRequest { name }).await?;
+            show(response.into_inner().key, output)
         }
         Key::Rotate { name } => {
-            let key = client
-                .keys()
-                .rotate_key(RotateKeyRequest { name })
-                .await?
-                .into_inner()
-                .key;
-            show(key, output)
+            let response = client.keys().rotate_key(RotateKeyRequest { name }).await?;
+            show(response.into_inner().key, output)
         }
         Key::List { prefix } => list(client, prefix, output).await,
         Key::Suspend(which) => change(client, which, KeyState::Suspended, output).await,
         Key::Resume(which) => change(client, which, KeyState::Active, output).await,
         Key::Deactivate(which) => change(client, which, KeyState::Deactivated, output).await,
-        Key::Compromise(which) => change(client, which, KeyState::Compromised, output).await,
+        Key::Compromise { which, all } => {
+            if which.version.is_none() && !all {
+                return Err(Failure::new(
+                    FailureKind::Usage,
+                    "compromised is for ever: say --version N, or --all for every version",
+                ));
+            }
+            change(client, which, KeyState::Compromised, output).await
+        }
+        Key::Update(changes) => update(client, changes, output).await,
+        Key::ScheduleDestruction(destruction) => schedule(client, destruction, output).await,
+        Key::CancelDestruction(which) => cancel(client, which, output).await,
         Key::Public {
             name,
             format,
             version,
-        } => {
-            let version = version.unwrap_or(0);
-            let request = GetPublicKeyRequest { name, version };
-            let key = client.keys().get_public_key(request).await?.into_inner();
-            match format {
-                PublicForm::Pem => print(&key.pem),
-                PublicForm::Jwk => print(&format!("{}\n", key.jwk)),
-                PublicForm::Der => std::io::stdout()
-                    .write_all(&key.der)
-                    .map_err(|e| Failure::io("standard output", &e)),
-            }
-        }
+        } => public(client, name, version, format, output).await,
         Key::Evidence { name, version } => {
             let request = GetKeyEvidenceRequest {
                 name,
                 version: version.unwrap_or(0),
             };
-            evidence(
-                &client.keys().get_key_evidence(request).await?.into_inner(),
-                output,
-            )
+            let response = client.keys().get_key_evidence(request).await?;
+            evidence(&response.into_inner(), output)
         }
     }
+}
+
+async fn public(
+    client: &Client,
+    name: String,
+    version: Option<u32>,
+    format: PublicForm,
+    output: Output,
+) -> Result<(), Failure> {
+    let version = version.unwrap_or(0);
+    let request = GetPublicKeyRequest { name, version };
+    let key = client.keys().get_public_key(request).await?.into_inner();
+    if output == Output::Json {
+        return output::json(&json!({
+            "version": key.version,
+            "spec": Spec::name(key.spec()),
+            "use": Use::name(key.r#use()),
+            "pem": key.pem,
+            "der": BASE64_STANDARD.encode(&key.der),
+            "jwk": serde_json::from_str::<Value>(&key.jwk).unwrap_or_default(),
+        }));
+    }
+    match format {
+        PublicForm::Pem => print(&key.pem),
+        PublicForm::Jwk => print(&format!("{}\n", key.jwk)),
+        PublicForm::Der => std::io::stdout()
+            .write_all(&key.der)
+            .map_err(|e| Failure::io("standard output", &e)),
+    }
+}
+
+async fn schedule(
+    client: &Client,
+    Destruction { which, days }: Destruction,
+    output: Output,
+) -> Result<(), Failure> {
+    let request = ScheduleDestructionRequest {
+        name: which.name,
+        version: which.version.unwrap_or(0),
+        days,
+        revision: which.revision.unwrap_or(0),
+    };
+    let response = client.keys().schedule_destruction(request).await?;
+    show(response.into_inner().key, output)
+}
+
+async fn cancel(client: &Client, which: Versions, output: Output) -> Result<(), Failure> {
+    let request = CancelDestructionRequest {
+        name: which.name,
+        version: which.version.unwrap_or(0),
+        revision: which.revision.unwrap_or(0),
+    };
+    let response = client.keys().cancel_destruction(request).await?;
+    show(response.into_inner().key, output)
 }
 
 async fn change(
@@ -107,6 +153,49 @@ async fn change(
     )
 }
 
+/// Rules that are not named stay as they are: they are read first, and the change is
+/// refused when somebody else changed the key in between.
+async fn update(client: &Client, changes: Changes, output: Output) -> Result<(), Failure> {
+    let new_labels = changes.no_labels || !changes.labels.is_empty();
+    let rules_change = changes.default_rules
+        || changes.rotate_after_days.is_some()
+        || changes.rotate_after_wraps.is_some()
+        || changes.wrap_limit.is_some();
+    if !new_labels && !rules_change && changes.minimum_version.is_none() {
+        return Err(Failure::new(
+            FailureKind::Usage,
+            "nothing to change; see: keywright key update --help",
+        ));
+    }
+    let name = changes.name.clone();
+    let request = GetKeyRequest { name: name.clone() };
+    let key = client.keys().get_key(request).await?.into_inner().key;
+    let key = key.unwrap_or_default();
+    let old = key
+        .rules
+        .filter(|_| !changes.default_rules)
+        .unwrap_or_default();
+    let rules = KeyRules {
+        rotate_after_days: changes.rotate_after_days.unwrap_or(old.rotate_after_days),
+        rotate_after_wraps: changes.rotate_after_wraps.unwrap_or(old.rotate_after_wraps),
+        wrap_limit: changes.wrap_limit.unwrap_or(old.wrap_limit),
+    };
+    let request = UpdateKeyRequest {
+        name,
+        labels: match new_labels {
+            true => Some(NewLabels {
+                pairs: once(changes.labels)?,
+            }),
+            false => None,
+        },
+        rules: rules_change.then_some(rules),
+        minimum_version: changes.minimum_version.unwrap_or(0),
+        revision: changes.revision.unwrap_or(key.revision),
+    };
+    let response = client.keys().update_key(request).await?;
+    show(response.into_inner().key, output)
+}
+
 fn once(labels: Vec<(String, String)>) -> Result<BTreeMap<String, String>, Failure> {
     let mut map = BTreeMap::new();
     for (label, value) in labels {
@@ -118,38 +207,6 @@ fn once(labels: Vec<(String, String)>) -> Result<BTreeMap<String, String>, Failu
         }
     }
     Ok(map)
-}
-
-fn show(key: Option<proto::Key>, output: Output) -> Result<(), Failure> {
-    let key =
-        key.ok_or_else(|| Failure::new(FailureKind::Other, "the server's answer makes no sense"))?;
-    if output == Output::Json {
-        return output::json(&key_json(&key));
-    }
-    print(&format!("name     {}\n", key.name))?;
-    print(&format!("id       {}\n", hex::encode(&key.id)))?;
-    print(&format!("spec     {}\n", Spec::name(key.spec())))?;
-    print(&format!("use      {}\n", Use::name(key.r#use())))?;
-    print(&format!("primary  {}\n", key.primary_version))?;
-    for (label, value) in &key.labels {
-        print(&format!("label    {label}={value}\n"))?;
-    }
-    let mut table = table(&["version", "state", "created", "wraps (at most)", ""]);
-    for v in &key.versions {
-        table.add_row([
-            v.number.to_string(),
-            state(v.state).to_owned(),
-            time(v.created_unix_ms),
-            v.wraps_reserved.to_string(),
-            if v.rotation_due {
-                "rotate now".into()
-            } else {
-                String::new()
-            },
-        ]);
-    }
-    print(&format!("{table}\n"))?;
-    Ok(())
 }
 
 async fn list(client: &Client, prefix: String, output: Output) -> Result<(), Failure> {
@@ -264,58 +321,6 @@ fn attributes(versions: &[proto::VersionEvidence]) -> Table {
 
 fn known(value: Option<bool>) -> String {
     value.map_or_else(|| "unknown to this token".to_owned(), |v| v.to_string())
-}
-
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(UTF8_FULL_CONDENSED)
-        .set_header(header.iter().copied());
-    table
-}
-
-fn state(state: i32) -> &'static str {
-    match KeyState::try_from(state) {
-        Ok(KeyState::PreActivation) => "pre-activation",
-        Ok(KeyState::Active) => "active",
-        Ok(KeyState::Suspended) => "suspended",
-        Ok(KeyState::Deactivated) => "deactivated",
-        Ok(KeyState::Compromised) => "compromised",
-        Ok(KeyState::Destroyed) => "destroyed",
-        Ok(KeyState::Unspecified) | Err(_) => "unknown",
-    }
-}
-
-fn time(unix_ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(unix_ms)
-        .map_or_else(|_| unix_ms.to_string(), |t| format!("{t:.0}"))
-}
-
-fn key_json(key: &proto::Key) -> Value {
-    let versions: Vec<Value> = key
-        .versions
-        .iter()
-        .map(|v| {
-            json!({
-                "number": v.number,
-                "state": state(v.state),
-                "created": time(v.created_unix_ms),
-                "wraps_reserved": v.wraps_reserved,
-                "rotation_due": v.rotation_due,
-            })
-        })
-        .collect();
-    json!({
-        "name": key.name,
-        "id": hex::encode(&key.id),
-        "spec": Spec::name(key.spec()),
-        "use": Use::name(key.r#use()),
-        "primary_version": key.primary_version,
-        "versions": versions,
-        "labels": key.labels,
-        "created": time(key.created_unix_ms),
-        "revision": key.revision,
-    })
 }
 
 fn evidence_json(e: &proto::GetKeyEvidenceResponse, module: &proto::ModuleEvidence) -> Value {

@@ -125,11 +125,11 @@ async fn prepare(
     };
     let algorithm = SignatureAlgorithm {
         scheme: scheme.into(),
-        encoding: match how.encoding {
+        encoding: match how.encoding.unwrap_or(SignatureForm::Der) {
             SignatureForm::Der => proto::SignatureEncoding::Der.into(),
             SignatureForm::Raw => proto::SignatureEncoding::Raw.into(),
         },
-        pss_salt: match how.salt {
+        pss_salt: match how.salt.unwrap_or(Salt::Hash) {
             Salt::Hash => proto::PssSalt::Hash.into(),
             Salt::Empty => proto::PssSalt::Empty.into(),
             Salt::Max => proto::PssSalt::Max.into(),
@@ -141,18 +141,27 @@ async fn prepare(
 
 fn scheme(spec: KeySpec, how: &How) -> Result<(S, Option<Hash>), Failure> {
     let rsa = how.hash.unwrap_or(Hash::Sha256);
+    let useless = |text: &str| Err(Failure::new(FailureKind::Usage, text));
+    let ecdsa = matches!(spec, KeySpec::EcP256 | KeySpec::EcP384);
+    if how.encoding.is_some() && !ecdsa {
+        return useless("--encoding is for ECDSA keys; signatures of this key have one form");
+    }
+    let pss = how.scheme != Some(Padding::Pkcs1);
     let only = |scheme, hash: Option<Hash>| {
-        if how.scheme.is_some() || how.hash.is_some_and(|h| Some(h) != hash) {
-            return Err(Failure::new(
-                FailureKind::Usage,
-                "--scheme and --hash are for RSA keys; this key has one way to sign",
-            ));
+        let other_hash = how.hash.is_some_and(|h| Some(h) != hash);
+        if how.scheme.is_some() || how.salt.is_some() || other_hash {
+            return useless(
+                "--scheme, --hash and --salt are for RSA keys; this key has one way to sign",
+            );
         }
         Ok((scheme, hash))
     };
     match spec {
         KeySpec::EcP256 => only(S::EcdsaSha256, Some(Hash::Sha256)),
         KeySpec::EcP384 => only(S::EcdsaSha384, Some(Hash::Sha384)),
+        KeySpec::Rsa2048 | KeySpec::Rsa3072 | KeySpec::Rsa4096 if how.salt.is_some() && !pss => {
+            useless("--salt is for PSS; PKCS#1 v1.5 has none")
+        }
         KeySpec::Ed25519 => only(S::Ed25519, None),
         _ => Ok((
             match (how.scheme.unwrap_or(Padding::Pss), rsa) {

@@ -110,7 +110,7 @@ async fn open(
     Ok((taken, response.packed_plaintexts.unwrap_or_default().data))
 }
 
-fn explain(failure: Failure, segment: u64) -> Failure {
+pub(super) fn explain(failure: Failure, segment: u64) -> Failure {
     // What is wrong with the request itself needs no guess.
     if failure.kind() != FailureKind::Data || failure.reason() != Some("DECRYPTION_FAILED") {
         return failure;

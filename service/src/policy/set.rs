@@ -1,10 +1,17 @@
 //! Policies as text: parsed, named, and validated strictly against the schema before
 //! anybody is asked.
 
-use std::{collections::BTreeMap, fmt::Write, path::PathBuf, str::FromStr};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write},
+    path::PathBuf,
+    str::FromStr,
+};
 
 use cedar_policy::{PolicyId, PolicySet, Schema, ValidationMode, Validator};
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, NamedSource};
+use miette::{
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode,
+};
 
 use super::{Roles, RolesError};
 
@@ -143,16 +150,47 @@ pub(super) fn roles_are_used(
     }
 }
 
+/// An error of Cedar in a file of ours: its own source has no name.
+#[derive(Debug)]
+struct Placed<E> {
+    error: E,
+    source: NamedSource<String>,
+}
+
+impl<E: fmt::Display> fmt::Display for Placed<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<E: std::error::Error> std::error::Error for Placed<E> {}
+
+impl<E: Diagnostic> Diagnostic for Placed<E> {
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.error.help()
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        self.error.labels()
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        Some(&self.source)
+    }
+}
+
 /// The error with its place in the source marked.
 fn report(error: impl Diagnostic + Send + Sync + 'static, file: &str, text: &str) -> String {
-    let report =
-        miette::Report::new(error).with_source_code(NamedSource::new(file, text.to_owned()));
+    let placed = Placed {
+        error,
+        source: NamedSource::new(file, text.to_owned()),
+    };
     let mut out = String::new();
     let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor());
-    match handler.render_report(&mut out, report.as_ref()) {
+    match handler.render_report(&mut out, &placed) {
         Ok(()) => out,
         Err(_) => {
-            let _ = write!(out, "{report}");
+            let _ = write!(out, "{placed}");
             out
         }
     }

@@ -13,6 +13,7 @@
 
 mod cli;
 mod data;
+mod lifecycle;
 mod openssl;
 mod operation;
 mod start;
