@@ -25,16 +25,15 @@ use std::{
 
 use keywright_client::{Client, Settings};
 use keywright_proto::v1::{
-    self as proto, DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse,
-    GenerateRandomRequest, GenerateRandomResponse, ReencryptRequest, ReencryptResponse,
-    RewrapRequest, RewrapResponse,
+    self as proto, DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, RewrapRequest,
+    RewrapResponse,
     crypto_server::{Crypto, CryptoServer},
 };
 use keywright_service::{
     api::{Tenants, TlsReloader, accept, grpc},
     config::{Config, Limits},
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// The allocator of the daemon, so that the echo has the same.
 #[global_allocator]
@@ -160,8 +159,38 @@ pub fn serve_echo(dir: &Path) {
 #[derive(Debug)]
 struct Echo;
 
-#[tonic::async_trait]
-impl Crypto for Echo {
+/// The calls that echo, and those that nobody measures against an echo.
+macro_rules! echo {
+    (
+        { $($real:tt)* }
+        $($rpc:ident($request:ident) -> $response:ident;)*
+        streams { $($stream:ident($piece:ident) -> $kind:ident = $reply:ident;)* }
+    ) => {
+        #[tonic::async_trait]
+        impl Crypto for Echo {
+            $($real)*
+
+            $(async fn $rpc(
+                &self,
+                _: Request<proto::$request>,
+            ) -> Result<Response<proto::$response>, Status> {
+                Err(Status::unimplemented("the echo"))
+            })*
+
+            $(type $kind = tokio_stream::Empty<Result<proto::$reply, Status>>;
+
+            async fn $stream(
+                &self,
+                _: Request<Streaming<proto::$piece>>,
+            ) -> Result<Response<Self::$kind>, Status> {
+                Err(Status::unimplemented("the echo"))
+            })*
+        }
+    };
+}
+
+echo! {
+    {
     async fn encrypt(
         &self,
         request: Request<EncryptRequest>,
@@ -197,67 +226,20 @@ impl Crypto for Echo {
             ..Default::default()
         }))
     }
-
-    async fn reencrypt(
-        &self,
-        _: Request<ReencryptRequest>,
-    ) -> Result<Response<ReencryptResponse>, Status> {
-        Err(Status::unimplemented("the echo"))
     }
-
-    async fn generate_random(
-        &self,
-        _: Request<GenerateRandomRequest>,
-    ) -> Result<Response<GenerateRandomResponse>, Status> {
-        Err(Status::unimplemented("the echo"))
-    }
-
-    async fn sign(
-        &self,
-        _: Request<proto::SignRequest>,
-    ) -> Result<Response<proto::SignResponse>, Status> {
-        Err(Status::unimplemented("the echo"))
-    }
-
-    async fn verify(
-        &self,
-        _: Request<proto::VerifyRequest>,
-    ) -> Result<Response<proto::VerifyResponse>, Status> {
-        Err(Status::unimplemented("the echo"))
-    }
-
-    async fn mac(
-        &self,
-        _: Request<proto::MacRequest>,
-    ) -> Result<Response<proto::MacResponse>, Status> {
-        Err(Status::unimplemented("the echo"))
-    }
-
-    async fn verify_mac(
-        &self,
-        _: Request<proto::VerifyMacRequest>,
-    ) -> Result<Response<proto::VerifyMacResponse>, Status> {
-        Err(Status::unimplemented("the echo"))
-    }
-
-    async fn asymmetric_decrypt(
-        &self,
-        _: Request<proto::AsymmetricDecryptRequest>,
-    ) -> Result<Response<proto::AsymmetricDecryptResponse>, Status> {
-        Err(Status::unimplemented("the echo"))
-    }
-
-    async fn generate_data_keys(
-        &self,
-        _: Request<proto::GenerateDataKeysRequest>,
-    ) -> Result<Response<proto::GenerateDataKeysResponse>, Status> {
-        Err(Status::unimplemented("the echo"))
-    }
-
-    async fn decrypt_data_keys(
-        &self,
-        _: Request<proto::DecryptDataKeysRequest>,
-    ) -> Result<Response<proto::DecryptDataKeysResponse>, Status> {
-        Err(Status::unimplemented("the echo"))
+    reencrypt(ReencryptRequest) -> ReencryptResponse;
+    generate_random(GenerateRandomRequest) -> GenerateRandomResponse;
+    sign(SignRequest) -> SignResponse;
+    verify(VerifyRequest) -> VerifyResponse;
+    mac(MacRequest) -> MacResponse;
+    verify_mac(VerifyMacRequest) -> VerifyMacResponse;
+    asymmetric_decrypt(AsymmetricDecryptRequest) -> AsymmetricDecryptResponse;
+    generate_data_keys(GenerateDataKeysRequest) -> GenerateDataKeysResponse;
+    decrypt_data_keys(DecryptDataKeysRequest) -> DecryptDataKeysResponse;
+    streams {
+        encrypt_stream(EncryptStreamRequest) -> EncryptStreamStream = EncryptStreamResponse;
+        decrypt_stream(DecryptStreamRequest) -> DecryptStreamStream = DecryptStreamResponse;
+        rewrap_stream(RewrapStreamRequest) -> RewrapStreamStream = RewrapStreamResponse;
+        sign_stream(SignStreamRequest) -> SignStreamStream = SignStreamResponse;
     }
 }

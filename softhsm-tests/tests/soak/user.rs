@@ -401,6 +401,7 @@ impl User {
             wrapped,
             lengths,
             key: self.own.clone(),
+            ..Default::default()
         };
         let opened = ask!(self, crypto.decrypt_data_keys(request)).map_err(text)?;
         check(
@@ -412,6 +413,7 @@ impl User {
     async fn random(&mut self) -> Done {
         let request = proto::GenerateRandomRequest {
             lengths: vec![1, 32, 1000],
+            ..Default::default()
         };
         let values = ask!(self, crypto.generate_random(request))
             .map_err(text)?
