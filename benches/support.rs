@@ -163,7 +163,7 @@ struct Echo;
 macro_rules! echo {
     (
         { $($real:tt)* }
-        $($rpc:ident($request:ident) -> $response:ident;)*
+        refused { $($rpc:ident($request:ident) -> $response:ident;)* }
         streams { $($stream:ident($piece:ident) -> $kind:ident = $reply:ident;)* }
     ) => {
         #[tonic::async_trait]
@@ -227,15 +227,17 @@ echo! {
         }))
     }
     }
-    reencrypt(ReencryptRequest) -> ReencryptResponse;
-    generate_random(GenerateRandomRequest) -> GenerateRandomResponse;
-    sign(SignRequest) -> SignResponse;
-    verify(VerifyRequest) -> VerifyResponse;
-    mac(MacRequest) -> MacResponse;
-    verify_mac(VerifyMacRequest) -> VerifyMacResponse;
-    asymmetric_decrypt(AsymmetricDecryptRequest) -> AsymmetricDecryptResponse;
-    generate_data_keys(GenerateDataKeysRequest) -> GenerateDataKeysResponse;
-    decrypt_data_keys(DecryptDataKeysRequest) -> DecryptDataKeysResponse;
+    refused {
+        reencrypt(ReencryptRequest) -> ReencryptResponse;
+        generate_random(GenerateRandomRequest) -> GenerateRandomResponse;
+        sign(SignRequest) -> SignResponse;
+        verify(VerifyRequest) -> VerifyResponse;
+        mac(MacRequest) -> MacResponse;
+        verify_mac(VerifyMacRequest) -> VerifyMacResponse;
+        asymmetric_decrypt(AsymmetricDecryptRequest) -> AsymmetricDecryptResponse;
+        generate_data_keys(GenerateDataKeysRequest) -> GenerateDataKeysResponse;
+        decrypt_data_keys(DecryptDataKeysRequest) -> DecryptDataKeysResponse;
+    }
     streams {
         encrypt_stream(EncryptStreamRequest) -> EncryptStreamStream = EncryptStreamResponse;
         decrypt_stream(DecryptStreamRequest) -> DecryptStreamStream = DecryptStreamResponse;

@@ -23,10 +23,7 @@ use keywright_client::{
     },
 };
 use keywright_hsm::fake::Fault;
-use keywright_service::{
-    clock::Clock as _,
-    ops::{destroy_due, save_last_use},
-};
+use keywright_service::ops::{destroy_due, save_last_use};
 use tonic::{Code, Status};
 
 async fn change(admin: &Client, version: u32, state: S) -> Result<proto::Key, Status> {
@@ -381,11 +378,11 @@ async fn last_use_is_seen_and_survives() {
         (0, 0)
     );
     let sealed = seal(&user).await;
-    let first = show(&admin).await.versions[0].clone();
+    let first = show(&admin).await.versions[0];
     assert!(first.last_protect_unix_ms >= before);
     assert_eq!(first.last_process_unix_ms, 0);
     open(&user, &sealed).await.unwrap();
-    let first = show(&admin).await.versions[0].clone();
+    let first = show(&admin).await.versions[0];
     assert!(first.last_process_unix_ms >= first.last_protect_unix_ms);
     save_last_use(&it.app).await;
     let it = it.restart().await;
