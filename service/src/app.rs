@@ -3,6 +3,7 @@
 
 mod census;
 mod lock;
+mod notify;
 mod open;
 mod reload;
 
@@ -111,6 +112,8 @@ pub async fn run(config: Config, ready: impl FnOnce(Addresses)) -> Result<(), St
     tokio::spawn(keep_house(Arc::clone(&app), prometheus));
     info!(grpc = %addresses.grpc, admin = %addresses.admin, release = RELEASE, "ready");
     ready(addresses);
+    notify::ready();
+    tokio::spawn(notify::keep_telling(Arc::clone(&app)));
 
     let reloader = Reloader::new(config, tls, Arc::clone(&app));
     wait_for_stop(&reloader).await?;
@@ -155,9 +158,14 @@ async fn wait_for_stop(reloader: &Reloader) -> Result<(), StartError> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => reloader.reload().await,
+            _ = hangup.recv() => {
+                notify::reloading();
+                reloader.reload().await;
+                notify::ready();
+            }
         }
     }
+    notify::stopping();
     info!("stopping");
     Ok(())
 }

@@ -6,8 +6,12 @@ mod http;
 mod identity;
 mod listener;
 mod tls;
+#[cfg(feature = "otel")]
+mod traces;
 
 pub use http::admin;
 pub use identity::{Peer, Tenants};
 pub use listener::{Conn, accept};
 pub use tls::{TlsError, TlsReloader};
+#[cfg(feature = "otel")]
+pub use traces::Traces;

@@ -1,0 +1,99 @@
+//! What the supervisor is told (systemd's sd_notify protocol): ready, reloading, stopping,
+//! how it is, and, when it keeps a watchdog, that the daemon still works. Without a
+//! supervisor nothing is said.
+//!
+//! Down is not dead: a token that refuses or a full disk answers, and a restart helps
+//! neither. A PKCS#11 call that never returns cannot be cancelled; against that, and only
+//! that, the watchdog is left to bite.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use keywright_hsm::{Kind, State};
+use sd_notify::NotifyState;
+use tokio::time::interval;
+use tracing::{debug, error};
+
+use crate::{metrics, ops::App};
+
+/// Without a watchdog: how often the status is looked at.
+const STATUS_EVERY: Duration = Duration::from_secs(5);
+
+pub(super) fn ready() {
+    tell(&[NotifyState::Ready]);
+}
+
+/// Until [`ready`] is said again.
+pub(super) fn reloading() {
+    // systemd tells by the time that the answer is to its own signal.
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(e) => debug!(error = %e, "no monotonic clock"),
+    }
+}
+
+pub(super) fn stopping() {
+    tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+}
+
+fn tell(what: &[NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(what) {
+        debug!(error = %e, "the supervisor could not be told");
+    }
+}
+
+/// Tells how the daemon is, for as long as it runs.
+pub(super) async fn keep_telling(app: Arc<App>) {
+    let watchdog = sd_notify::watchdog_enabled();
+    // Two thirds of the time at most until it is heard that everything answers.
+    let every = watchdog.map_or(STATUS_EVERY, |limit| limit / 3);
+    let mut tick = interval(every.max(Duration::from_millis(10)));
+    let (mut told, mut jobs) = ("", 0);
+    loop {
+        tick.tick().await;
+        let status = status(&app);
+        if status != told {
+            tell(&[NotifyState::Status(status)]);
+            told = status;
+        }
+        if watchdog.is_none() {
+            continue;
+        }
+        if answers(&app, every, &mut jobs).await {
+            tell(&[NotifyState::Watchdog]);
+        } else {
+            error!("an HSM worker or the audit log does not answer; the watchdog is not fed");
+        }
+    }
+}
+
+fn status(app: &App) -> &'static str {
+    match (app.hsm.state(), app.audit.healthy()) {
+        (State::Ready, true) => "serving",
+        (State::Ready, false) => "not ready: the audit log cannot be written",
+        (State::Down, true) => "not ready: the HSM is down",
+        (State::Down, false) => "not ready: the HSM is down, the audit log cannot be written",
+        (State::Blocked, _) => "not ready: the PIN was refused",
+    }
+}
+
+/// Do the workers do anything, and does the writer of the log? `jobs`: done when it was
+/// asked last.
+async fn answers(app: &App, patience: Duration, jobs: &mut u64) -> bool {
+    let (hsm, audit) = tokio::join!(hsm_answers(app, patience, jobs), async {
+        app.audit.answers(patience).await
+    });
+    hsm && audit
+}
+
+async fn hsm_answers(app: &App, patience: Duration, jobs: &mut u64) -> bool {
+    let before = std::mem::replace(jobs, metrics::hsm_jobs());
+    if *jobs != before {
+        // At work: a long queue is no dead worker.
+        return true;
+    }
+    let checked = app.hsm.check(None, Instant::now() + patience).await;
+    !matches!(checked.map_err(|e| e.kind()), Err(Kind::Late | Kind::Busy))
+}
