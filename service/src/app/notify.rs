@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keywright_hsm::{Kind, State};
+use keywright_hsm::{Hsm, Kind, State};
 use sd_notify::NotifyState;
 use tokio::time::interval;
 use tracing::{debug, error};
@@ -82,18 +82,49 @@ fn status(app: &App) -> &'static str {
 /// Do the workers do anything, and does the writer of the log? `jobs`: done when it was
 /// asked last.
 async fn answers(app: &App, patience: Duration, jobs: &mut u64) -> bool {
-    let (hsm, audit) = tokio::join!(hsm_answers(app, patience, jobs), async {
-        app.audit.answers(patience).await
-    });
+    let (hsm, audit) = tokio::join!(
+        hsm_answers(&app.hsm, patience, jobs),
+        app.audit.answers(patience)
+    );
     hsm && audit
 }
 
-async fn hsm_answers(app: &App, patience: Duration, jobs: &mut u64) -> bool {
+async fn hsm_answers(hsm: &Hsm, patience: Duration, jobs: &mut u64) -> bool {
     let before = std::mem::replace(jobs, metrics::hsm_jobs());
     if *jobs != before {
         // At work: a long queue is no dead worker.
         return true;
     }
-    let checked = app.hsm.check(None, Instant::now() + patience).await;
+    let checked = hsm.check(None, Instant::now() + patience).await;
     !matches!(checked.map_err(|e| e.kind()), Err(Kind::Late | Kind::Busy))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keywright_hsm::{
+        Options, Silent,
+        fake::{FakeDevice, Fault},
+    };
+
+    #[tokio::test]
+    async fn a_refusal_is_an_answer_and_silence_is_not() {
+        let device = FakeDevice::new();
+        let options = Options {
+            workers: 1,
+            queue_jobs: 8,
+            check_every: Duration::from_secs(3600),
+        };
+        let hsm = Hsm::start(Arc::new(device.clone()), options, Arc::new(Silent)).unwrap();
+        let (long, short) = (Duration::from_secs(10), Duration::from_millis(50));
+        let mut jobs = metrics::hsm_jobs();
+        assert!(hsm_answers(&hsm, long, &mut jobs).await);
+        device.inject([Fault::Unplugged]);
+        assert!(hsm_answers(&hsm, long, &mut jobs).await, "down is not dead");
+        assert_eq!(hsm.state(), State::Down);
+        device.plug_in();
+        device.inject([Fault::Slow(Duration::from_secs(1))]);
+        assert!(!hsm_answers(&hsm, short, &mut jobs).await, "it hangs");
+        assert!(hsm_answers(&hsm, long, &mut jobs).await, "and is back");
+    }
 }

@@ -16,6 +16,7 @@ mod data;
 mod openssl;
 mod operation;
 mod start;
+mod watched;
 
 use std::{
     fs::{self, OpenOptions},
