@@ -120,11 +120,17 @@ mod tests {
         let mut jobs = metrics::hsm_jobs();
         assert!(hsm_answers(&hsm, long, &mut jobs).await);
         device.inject([Fault::Unplugged]);
+        let end = move || Instant::now() + long;
+        assert!(hsm.random(16, end()).await.is_err());
         assert!(hsm_answers(&hsm, long, &mut jobs).await, "down is not dead");
-        assert_eq!(hsm.state(), State::Down);
         device.plug_in();
+        let _ = hsm.random(16, end()).await;
         device.inject([Fault::Slow(Duration::from_secs(1))]);
+        let slow = hsm.clone();
+        let hangs = tokio::spawn(async move { slow.random(16, end()).await });
+        tokio::task::yield_now().await;
         assert!(!hsm_answers(&hsm, short, &mut jobs).await, "it hangs");
+        hangs.await.unwrap().unwrap();
         assert!(hsm_answers(&hsm, long, &mut jobs).await, "and is back");
     }
 }
