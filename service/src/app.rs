@@ -3,7 +3,6 @@
 
 mod census;
 mod lock;
-mod notify;
 mod open;
 mod reload;
 
@@ -25,7 +24,7 @@ pub use open::{Opened, open_hsm, open_store};
 use reload::Reloader;
 
 use crate::{
-    api::{TlsReloader, accept, admin, grpc},
+    api::{TlsReloader, accept, admin, grpc, supervisor},
     audit::{Entry, Event},
     config::{Config, ConfigError},
     metrics,
@@ -112,8 +111,8 @@ pub async fn run(config: Config, ready: impl FnOnce(Addresses)) -> Result<(), St
     tokio::spawn(keep_house(Arc::clone(&app), prometheus));
     info!(grpc = %addresses.grpc, admin = %addresses.admin, release = RELEASE, "ready");
     ready(addresses);
-    notify::ready();
-    tokio::spawn(notify::keep_telling(Arc::clone(&app)));
+    supervisor::ready();
+    tokio::spawn(supervisor::keep_telling(Arc::clone(&app)));
 
     let reloader = Reloader::new(config, tls, Arc::clone(&app));
     wait_for_stop(&reloader).await?;
@@ -159,13 +158,13 @@ async fn wait_for_stop(reloader: &Reloader) -> Result<(), StartError> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => {
-                notify::reloading();
+                supervisor::reloading();
                 reloader.reload().await;
-                notify::ready();
+                supervisor::ready();
             }
         }
     }
-    notify::stopping();
+    supervisor::stopping();
     info!("stopping");
     Ok(())
 }

@@ -5,6 +5,7 @@ pub mod grpc;
 mod http;
 mod identity;
 mod listener;
+pub(crate) mod supervisor;
 mod tls;
 #[cfg(feature = "otel")]
 mod traces;

@@ -21,12 +21,12 @@ use crate::{metrics, ops::App};
 /// Without a watchdog: how often the status is looked at.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 
-pub(super) fn ready() {
+pub(crate) fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
 /// Until [`ready`] is said again.
-pub(super) fn reloading() {
+pub(crate) fn reloading() {
     // systemd tells by the time that the answer is to its own signal.
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
@@ -34,7 +34,7 @@ pub(super) fn reloading() {
     }
 }
 
-pub(super) fn stopping() {
+pub(crate) fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
 }
 
@@ -45,7 +45,7 @@ fn tell(what: &[NotifyState<'_>]) {
 }
 
 /// Tells how the daemon is, for as long as it runs.
-pub(super) async fn keep_telling(app: Arc<App>) {
+pub(crate) async fn keep_telling(app: Arc<App>) {
     let watchdog = sd_notify::watchdog_enabled();
     // Two thirds of the time at most until it is heard that everything answers.
     let every = watchdog.map_or(STATUS_EVERY, |limit| limit / 3);
