@@ -17,12 +17,12 @@ use futures_util::future::join_all;
 use parking_lot::RwLock;
 use subtle::ConstantTimeEq;
 use tokio::sync::oneshot;
-use tracing::{debug, error, info, warn};
+use tracing::{Span, debug, debug_span, error, info, warn};
 use zeroize::Zeroizing;
 
 use crate::{
     Connector, Dek, KeyEvidence, KeyRef, KeySpec, Lane, ModuleEvidence, NewKey, ObjectId, Observer,
-    Op, PublicKey, Result, State, Token, TokenObject, WrappedDek,
+    Op, PublicKey, Result, State, Times, Token, TokenObject, WrappedDek,
     error::{Error, Kind, Remedy},
     job::{Decrypt, Mac, Rewrap, Sign, Unwrap},
     key::os_random,
@@ -356,19 +356,28 @@ impl Hsm {
         let (reply, answer) = oneshot::channel();
         let observer = Arc::clone(&self.inner.observer);
         let submitted = Instant::now();
+        // What is logged by the worker belongs to the request; `waiting` ends when the
+        // job starts.
+        let (request, waiting) = (Span::current(), debug_span!("hsm queue", op = op.name()));
         let job: Job = Box::new(move |token| {
             let started = Instant::now();
             let queued = started.duration_since(submitted);
+            drop(waiting);
             // Nobody waits any more: do not spend the token on it.
             if reply.is_closed() || started >= deadline {
                 observer.done(op, queued, Duration::ZERO, Some(Kind::Late));
-                let _ = reply.send(Err(late()));
+                let _ = reply.send((Err(late()), started, started));
                 return;
             }
-            let result = attempt(token, op, deadline, &mut run, observer.as_ref());
+            let result = request.in_scope(|| {
+                let _job = debug_span!("hsm job", op = op.name()).entered();
+                attempt(token, op, deadline, &mut run, observer.as_ref())
+            });
+            drop(request);
+            let ended = Instant::now();
             let failed = result.as_ref().err().map(Error::kind);
-            observer.done(op, queued, started.elapsed(), failed);
-            let _ = reply.send(result);
+            observer.done(op, queued, ended.duration_since(started), failed);
+            let _ = reply.send((result, started, ended));
         });
         let queue = match lane {
             Lane::Work => &self.inner.work_tx,
@@ -381,11 +390,22 @@ impl Hsm {
             }
             TrySendError::Disconnected(_) => Error::new(Kind::Gone, "the HSM workers are stopped"),
         })?;
-        match tokio::time::timeout_at(deadline.into(), answer).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(Error::new(Kind::Fault, "the HSM worker dropped the job")),
-            Err(_) => Err(late()),
-        }
+        let (result, started, ended) = match tokio::time::timeout_at(deadline.into(), answer).await
+        {
+            Ok(Ok(answer)) => answer,
+            // Nobody knows how far it came: the token is what did not answer.
+            Ok(Err(_)) => {
+                let lost = Error::new(Kind::Fault, "the HSM worker dropped the job");
+                (Err(lost), submitted, Instant::now())
+            }
+            Err(_) => (Err(late()), submitted, Instant::now()),
+        };
+        self.inner.observer.answered(Times {
+            submitted,
+            started,
+            ended,
+        });
+        result
     }
 
     async fn batched<J, T>(

@@ -42,7 +42,7 @@ pub use key::{
     Curve, Hash, KeyProof, KeyRef, KeySpec, KeyUse, NewKey, ObjectId, PssSalt, RsaBits, Signing,
     TokenObject,
 };
-pub use observe::{Observer, Op, Silent};
+pub use observe::{Observer, Op, Silent, Times};
 pub use pin::{Pin, PinSource};
 pub use public::{Oaep, PublicKey};
 pub use token::{Connector, Lane, State, Token};

@@ -1,7 +1,7 @@
 //! Who wants to know how long the token took. The service counts; this crate only
 //! tells.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Kind;
 
@@ -35,6 +35,22 @@ pub enum Op {
 }
 
 impl Op {
+    /// Every operation.
+    pub const ALL: [Self; 12] = [
+        Self::Mint,
+        Self::Unwrap,
+        Self::Rewrap,
+        Self::Sign,
+        Self::Mac,
+        Self::Decrypt,
+        Self::Random,
+        Self::Generate,
+        Self::Destroy,
+        Self::Describe,
+        Self::List,
+        Self::Check,
+    ];
+
     /// A constant word for metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -74,14 +90,29 @@ impl Op {
     }
 }
 
-/// Told about every job, from the worker's thread; must not block.
+/// When things happened to one job. Jobs of one batch overlap, so durations alone would
+/// add up to more than the time that passed.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// It was put into the queue.
+    pub submitted: Instant,
+    /// A worker took it.
+    pub started: Instant,
+    /// The worker was done with it.
+    pub ended: Instant,
+}
+
+/// Told about every job; must not block.
 pub trait Observer: Send + Sync {
-    /// `queued`: from submission to start. `ran`: in the token, retry included.
+    /// From the worker's thread. `queued`: from submission to start. `ran`: in the token, retry included.
     fn done(&self, op: Op, queued: Duration, ran: Duration, failed: Option<Kind>);
     /// A job was turned away because the queue was full.
     fn rejected(&self, op: Op);
     /// A job was repeated after a recovery.
     fn retried(&self, op: Op);
+    /// A job was answered, or given up; called in the task that waited for it, so that
+    /// whose it was need not be carried along.
+    fn answered(&self, _: Times) {}
 }
 
 /// Tells nobody.

@@ -24,7 +24,7 @@ pub use open::{Opened, open_hsm, open_store};
 use reload::Reloader;
 
 use crate::{
-    api::{TlsReloader, accept, admin, grpc},
+    api::{TlsReloader, accept, admin, grpc, supervisor},
     audit::{Entry, Event},
     config::{Config, ConfigError},
     metrics,
@@ -111,6 +111,8 @@ pub async fn run(config: Config, ready: impl FnOnce(Addresses)) -> Result<(), St
     tokio::spawn(keep_house(Arc::clone(&app), prometheus));
     info!(grpc = %addresses.grpc, admin = %addresses.admin, release = RELEASE, "ready");
     ready(addresses);
+    supervisor::ready();
+    tokio::spawn(supervisor::keep_telling(Arc::clone(&app)));
 
     let reloader = Reloader::new(config, tls, Arc::clone(&app));
     wait_for_stop(&reloader).await?;
@@ -155,9 +157,14 @@ async fn wait_for_stop(reloader: &Reloader) -> Result<(), StartError> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => reloader.reload().await,
+            _ = hangup.recv() => {
+                supervisor::reloading();
+                reloader.reload().await;
+                supervisor::ready();
+            }
         }
     }
+    supervisor::stopping();
     info!("stopping");
     Ok(())
 }

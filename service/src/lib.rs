@@ -32,3 +32,4 @@ pub mod ops;
 pub mod policy;
 pub mod signature;
 pub mod store;
+mod trace;

@@ -11,6 +11,8 @@ use std::{
 use clap::{Parser, Subcommand};
 use keywright_hsm::pkcs11::module_path;
 use keywright_pki::SpiffeId;
+#[cfg(feature = "otel")]
+use keywright_service::api::Traces;
 use keywright_service::{
     api::TlsReloader,
     app::{self, StartError, open_hsm},
@@ -20,7 +22,7 @@ use keywright_service::{
     init::init,
     policy::{Engine, Outcome, PolicyError, run_tests},
 };
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -108,8 +110,10 @@ fn parse_id(text: &str) -> Result<SpiffeId, String> {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    log_to_stderr();
-    match run(args.command) {
+    let traces = log_to_stderr();
+    let result = run(args.command);
+    traces.into_iter().for_each(stop);
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             anstream::eprintln!("keywrightd: {e}");
@@ -276,12 +280,58 @@ fn block_on<T>(work: impl Future<Output = Result<T, StartError>>) -> Result<T, S
     result
 }
 
-fn log_to_stderr() {
+#[cfg(not(feature = "otel"))]
+type Traces = std::convert::Infallible;
+
+#[cfg(feature = "otel")]
+fn stop(traces: Traces) {
+    traces.stop();
+}
+
+#[cfg(not(feature = "otel"))]
+fn stop(never: Traces) {
+    match never {}
+}
+
+/// Lines for people and their tools; with the feature `otel` spans for a collector, when
+/// the environment names one.
+fn log_to_stderr() -> Option<Traces> {
     let filter =
         EnvFilter::try_from_env("KEYWRIGHT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
+    // The list of spans begins with the request, whatever is at work for it.
+    let lines = tracing_subscriber::fmt::layer()
         .json()
-        .with_env_filter(filter)
+        .with_current_span(false)
+        .with_span_list(true)
         .with_writer(std::io::stderr)
-        .init();
+        .with_filter(filter);
+    let registry = tracing_subscriber::registry().with(lines);
+    #[cfg(not(feature = "otel"))]
+    {
+        registry.init();
+        None
+    }
+    #[cfg(feature = "otel")]
+    {
+        let started = collector().map(|endpoint| Traces::start(&endpoint));
+        let traces = started.as_ref().and_then(|t| t.as_ref().ok());
+        registry.with(traces.map(Traces::layer)).init();
+        match started.transpose() {
+            Ok(traces) => traces,
+            Err(why) => {
+                tracing::error!(why, "no traces: OTEL_EXPORTER_OTLP_ENDPOINT");
+                None
+            }
+        }
+    }
+}
+
+#[cfg(feature = "otel")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "before there is a configuration, as for the level of the log"
+)]
+fn collector() -> Option<String> {
+    let endpoint = std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok();
+    endpoint.filter(|e| !e.is_empty())
 }

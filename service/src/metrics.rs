@@ -1,11 +1,18 @@
 //! Every metric of the daemon, named here and nowhere else. Labels are constant words:
 //! no key, caller or tenant names, so that the number of series is bounded.
 
-use std::time::{Duration, Instant};
+mod parts;
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
 
 use crate::error::Reason;
-use keywright_hsm::{Kind, Observer, Op, State};
+use keywright_hsm::{Kind, Observer, Op, State, Times};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+pub(crate) use parts::{parts, timed};
 
 const REQUESTS: &str = "keywright_requests_total";
 const ERRORS: &str = "keywright_errors_total";
@@ -28,6 +35,14 @@ const AUDIT_SECONDS: &str = "keywright_audit_commit_seconds";
 const AUDIT_UP: &str = "keywright_audit_up";
 const KEYS: &str = "keywright_keys";
 const ROTATION_DUE: &str = "keywright_keys_rotation_due";
+const REQUEST_PART_SECONDS: &str = "keywright_request_part_seconds";
+const STREAM_BATCHES: &str = "keywright_stream_batches_in_flight";
+const HSM_STATE: &str = "keywright_hsm_state";
+const HSM_QUEUED: &str = "keywright_hsm_queued_jobs";
+const WRAPS_LEFT: &str = "keywright_wraps_left";
+const WORN: &str = "keywright_keys_worn";
+const DESTRUCTIONS: &str = "keywright_destructions_scheduled";
+const NEXT_DESTRUCTION: &str = "keywright_destruction_next_seconds";
 const RELOADS: &str = "keywright_reloads_total";
 
 /// Puts a sentence beside each name.
@@ -38,7 +53,15 @@ pub fn describe() {
         "Failed operations by RPC and reason (the word in ErrorInfo)"
     );
     describe_histogram!(REQUEST_SECONDS, "Time from arrival to reply, by RPC");
+    describe_histogram!(
+        REQUEST_PART_SECONDS,
+        "Where the time of an operation went, by RPC and part: queue, hsm, audit, process"
+    );
     describe_gauge!(IN_FLIGHT, "Requests at work");
+    describe_gauge!(
+        STREAM_BATCHES,
+        "Batches of streams read and not answered yet"
+    );
     describe_counter!(ITEMS, "Items of batches by RPC and result");
     describe_counter!(ITEM_BYTES, "Payload bytes taken in, by RPC");
     describe_gauge!(CONNECTIONS, "Open connections");
@@ -74,7 +97,41 @@ pub fn describe() {
         ROTATION_DUE,
         "Keys whose primary version has wrapped 2^30 times or more"
     );
+    describe_gauge!(HSM_STATE, "1 for the state the token is in");
+    describe_gauge!(HSM_QUEUED, "HSM jobs that wait for a worker");
+    describe_gauge!(
+        WRAPS_LEFT,
+        "Wraps left for the primary version that has fewest left"
+    );
+    describe_gauge!(
+        WORN,
+        "Keys whose primary version has used this share of its wraps, or more"
+    );
+    describe_gauge!(DESTRUCTIONS, "Key versions scheduled for destruction");
+    describe_gauge!(
+        NEXT_DESTRUCTION,
+        "Seconds until the next scheduled destruction; NaN when there is none"
+    );
     describe_counter!(RELOADS, "Reloads of certificates and policies by result");
+    from_zero();
+}
+
+/// A counter that is not there cannot be told from one that never counted, and its first
+/// event would be no increase.
+fn from_zero() {
+    for op in Op::ALL {
+        counter!(HSM_REJECTED, "op" => op.name()).increment(0);
+        counter!(HSM_RETRIED, "op" => op.name()).increment(0);
+    }
+    for part in ["certificates", "policies", "pin"] {
+        for result in ["ok", "failed"] {
+            counter!(RELOADS, "part" => part, "result" => result).increment(0);
+        }
+    }
+    counter!(AUDIT_RECORDS).increment(0);
+    for gauge in [IN_FLIGHT, STREAM_BATCHES, CONNECTIONS] {
+        gauge!(gauge).increment(0.0);
+    }
 }
 
 /// A request began; give it back to [`RequestTimer::done`].
@@ -188,17 +245,93 @@ pub fn token_census(orphans: usize, missing: usize) {
     gauge!(HSM_MISSING).set(missing as f64);
 }
 
+/// How the appliance is at one moment.
+#[derive(Debug)]
+pub struct Picture {
+    /// The token.
+    pub hsm: State,
+    /// Jobs that wait for a worker.
+    pub hsm_queued: usize,
+    /// Can records be written?
+    pub audit: bool,
+    /// Keys there are.
+    pub keys: usize,
+    /// Keys to rotate.
+    pub rotation_due: usize,
+    /// Wraps left for the primary version that has fewest left.
+    pub wraps_left: u64,
+    /// Keys whose primary version has used that share of its wraps; see [`WEAR`].
+    pub worn: [usize; WEAR.len()],
+    /// Versions scheduled for destruction.
+    pub destructions: usize,
+    /// Milliseconds until the first of them; negative when it is overdue.
+    pub next_destruction_ms: Option<i64>,
+}
+
+/// Percent of the wraps a version may make, and their names.
+pub const WEAR: [(u64, &str); 3] = [(50, "50"), (90, "90"), (100, "100")];
+
 /// Gauges that are read when somebody asks.
-pub fn refresh(hsm: State, audit: bool, keys: usize, rotation_due: usize) {
-    gauge!(HSM_UP).set(if hsm == State::Ready { 1.0 } else { 0.0 });
-    gauge!(AUDIT_UP).set(if audit { 1.0 } else { 0.0 });
-    gauge!(KEYS).set(keys as f64);
-    gauge!(ROTATION_DUE).set(rotation_due as f64);
+pub fn refresh(picture: &Picture) {
+    let one = |so: bool| if so { 1.0 } else { 0.0 };
+    gauge!(HSM_UP).set(one(picture.hsm == State::Ready));
+    for (state, name) in [
+        (State::Ready, "ready"),
+        (State::Down, "down"),
+        (State::Blocked, "blocked"),
+    ] {
+        gauge!(HSM_STATE, "state" => name).set(one(picture.hsm == state));
+    }
+    gauge!(HSM_QUEUED).set(picture.hsm_queued as f64);
+    gauge!(AUDIT_UP).set(one(picture.audit));
+    gauge!(KEYS).set(picture.keys as f64);
+    gauge!(ROTATION_DUE).set(picture.rotation_due as f64);
+    gauge!(WRAPS_LEFT).set(picture.wraps_left as f64);
+    for ((_, name), keys) in WEAR.iter().zip(picture.worn) {
+        gauge!(WORN, "percent" => *name).set(keys as f64);
+    }
+    gauge!(DESTRUCTIONS).set(picture.destructions as f64);
+    let next = picture.next_destruction_ms.map(|ms| ms as f64 / 1000.0);
+    gauge!(NEXT_DESTRUCTION).set(next.unwrap_or(f64::NAN));
+}
+
+/// A batch of a stream, from when it is read until it is answered.
+#[derive(Debug)]
+pub struct StreamBatch(());
+
+impl StreamBatch {
+    /// One more.
+    #[must_use]
+    pub fn new() -> Self {
+        gauge!(STREAM_BATCHES).increment(1.0);
+        Self(())
+    }
+}
+
+impl Default for StreamBatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for StreamBatch {
+    fn drop(&mut self) {
+        gauge!(STREAM_BATCHES).decrement(1.0);
+    }
 }
 
 /// Certificates and policies were read again.
 pub fn reload(part: &'static str, result: &'static str) {
     counter!(RELOADS, "part" => part, "result" => result).increment(1);
+}
+
+/// Jobs of requests the HSM workers have done. Whoever sees it grow knows that they live.
+static HSM_JOBS: AtomicU64 = AtomicU64::new(0);
+
+/// How many jobs the HSM workers have done.
+#[must_use]
+pub fn hsm_jobs() -> u64 {
+    HSM_JOBS.load(Ordering::Relaxed)
 }
 
 /// Counts what the HSM workers do.
@@ -207,6 +340,13 @@ pub struct HsmMetrics;
 
 impl Observer for HsmMetrics {
     fn done(&self, op: Op, queued: Duration, ran: Duration, failed: Option<Kind>) {
+        // The serial lane looks after the token by itself and lives on its own.
+        if !matches!(
+            op,
+            Op::Check | Op::Generate | Op::Destroy | Op::Describe | Op::List
+        ) {
+            HSM_JOBS.fetch_add(1, Ordering::Relaxed);
+        }
         histogram!(HSM_QUEUE_SECONDS, "op" => op.name()).record(queued);
         histogram!(HSM_SECONDS, "op" => op.name()).record(ran);
         if let Some(kind) = failed {
@@ -220,5 +360,9 @@ impl Observer for HsmMetrics {
 
     fn retried(&self, op: Op) {
         counter!(HSM_RETRIED, "op" => op.name()).increment(1);
+    }
+
+    fn answered(&self, job: Times) {
+        parts::answered(job);
     }
 }

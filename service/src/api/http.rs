@@ -66,12 +66,7 @@ async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
 
 async fn scrape(State(admin): State<Admin>) -> impl IntoResponse {
     let Admin { app, prometheus } = admin;
-    metrics::refresh(
-        app.hsm.state(),
-        app.audit.healthy(),
-        app.keyring.len(),
-        app.keyring.rotation_due(app.clock.now_ms()),
-    );
+    metrics::refresh(&app.picture());
     (
         [("content-type", "text/plain; version=0.0.4")],
         prometheus.render(),

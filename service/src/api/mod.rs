@@ -5,9 +5,14 @@ pub mod grpc;
 mod http;
 mod identity;
 mod listener;
+pub(crate) mod supervisor;
 mod tls;
+#[cfg(feature = "otel")]
+mod traces;
 
 pub use http::admin;
 pub use identity::{Peer, Tenants};
 pub use listener::{Conn, accept};
 pub use tls::{TlsError, TlsReloader};
+#[cfg(feature = "otel")]
+pub use traces::Traces;

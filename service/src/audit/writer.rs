@@ -28,7 +28,8 @@ pub struct Audit {
 }
 
 struct Waiting {
-    entry: Entry,
+    /// None: somebody wants to know whether the writer still answers.
+    entry: Option<Entry>,
     done: oneshot::Sender<Result<(), ()>>,
 }
 
@@ -74,14 +75,23 @@ impl Audit {
     /// # Errors
     /// [`Reason::AuditUnavailable`]: there is no record, so there must be no answer.
     pub async fn record(&self, entry: Entry) -> Result<()> {
+        match self.pass(Some(entry), self.wait).await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(())) | None => Err(unavailable()),
+        }
+    }
+
+    /// Does the writer answer, be it that the disk is full? One that hangs in a write
+    /// does not.
+    pub async fn answers(&self, patience: Duration) -> bool {
+        self.pass(None, patience).await.is_some()
+    }
+
+    async fn pass(&self, entry: Option<Entry>, patience: Duration) -> Option<Result<(), ()>> {
         let (done, durable) = oneshot::channel();
         let waiting = Waiting { entry, done };
-        let sent = self.queue.send_timeout(waiting, self.wait).await;
-        sent.map_err(|_| unavailable())?;
-        match tokio::time::timeout(self.wait, durable).await {
-            Ok(Ok(Ok(()))) => Ok(()),
-            _ => Err(unavailable()),
-        }
+        self.queue.send_timeout(waiting, patience).await.ok()?;
+        tokio::time::timeout(patience, durable).await.ok()?.ok()
     }
 
     /// Could the last record be written?
@@ -122,12 +132,15 @@ fn write(
             gather(&mut waiting, &mut group, rest);
         }
         last = Instant::now();
+        let entries: Vec<&Entry> = group.iter().filter_map(|w| w.entry.as_ref()).collect();
         let result = if fatal {
             Err(())
+        } else if entries.is_empty() {
+            Ok(())
         } else {
-            commit(&mut log, &group, clock, &mut fatal)
+            commit(&mut log, &entries, clock, &mut fatal)
         };
-        {
+        if !entries.is_empty() {
             let mut status = status.lock();
             status.healthy = result.is_ok();
             status.head = log.head();
@@ -153,10 +166,14 @@ fn gather(waiting: &mut mpsc::Receiver<Waiting>, group: &mut Vec<Waiting>, rest:
     }
 }
 
-fn commit(log: &mut Log, group: &[Waiting], clock: &dyn Clock, fatal: &mut bool) -> Result<(), ()> {
-    let entries: Vec<&Entry> = group.iter().map(|w| &w.entry).collect();
+fn commit(
+    log: &mut Log,
+    entries: &[&Entry],
+    clock: &dyn Clock,
+    fatal: &mut bool,
+) -> Result<(), ()> {
     let timer = metrics::audit_timer(entries.len());
-    match log.append(&entries, clock.now_ms()) {
+    match log.append(entries, clock.now_ms()) {
         Ok(()) => {
             timer.done();
             Ok(())
@@ -224,6 +241,9 @@ mod tests {
         std::fs::rename(&folder, dir.path().join("away")).unwrap();
         let e = audit.record(entry()).await.unwrap_err();
         assert_eq!(e.reason(), Reason::AuditUnavailable);
+        assert!(!audit.healthy());
+        // It answers all the same, which neither writes nor heals anything.
+        assert!(audit.answers(Duration::from_secs(5)).await);
         assert!(!audit.healthy());
         // The way back is free, and the chain has no gap.
         std::fs::rename(dir.path().join("away"), &folder).unwrap();

@@ -24,6 +24,7 @@ use std::{
 };
 
 use keywright_hsm::Hsm;
+use tracing::{Instrument, Span, debug_span};
 
 pub use asymmetric::{AsymmetricDecrypt, asymmetric_decrypt};
 pub use batch::{Checked, Failures, Output, Strings, Verdict};
@@ -54,11 +55,12 @@ use crate::{
     config::Limits,
     envelope::Context,
     error::{Error, Result},
-    key::{Key, KeyId, KeyName, KeyVersion},
+    key::{Key, KeyId, KeyName, KeyVersion, WrapCounter},
     keyring::Keyring,
-    metrics,
+    metrics::{self, Picture, StreamBatch, WEAR},
     policy::{Asking, Caller, Grant, KeyAction, Permit, Proposal, TenantAction},
     store::Store,
+    trace,
 };
 
 /// Everything an operation needs, built once.
@@ -89,6 +91,48 @@ impl std::fmt::Debug for App {
     }
 }
 
+impl App {
+    /// How everything is now, for who watches it.
+    #[must_use]
+    pub fn picture(&self) -> Picture {
+        let now_ms = self.clock.now_ms();
+        let mut picture = Picture {
+            hsm: self.hsm.state(),
+            hsm_queued: self.hsm.queued_jobs(),
+            audit: self.audit.healthy(),
+            keys: self.keyring.len(),
+            rotation_due: self.keyring.rotation_due(now_ms),
+            wraps_left: WrapCounter::REFUSE_AT,
+            worn: [0; WEAR.len()],
+            destructions: 0,
+            next_destruction_ms: None,
+        };
+        for key in self.keyring.all() {
+            let primary = key.version(key.primary.get());
+            if let Some(primary) = primary.filter(|v| v.state.may_protect()) {
+                let limit = key.rules.refuse_at();
+                let left = wraps_left(&primary.wraps, limit);
+                picture.wraps_left = picture.wraps_left.min(left);
+                for ((percent, _), worn) in WEAR.iter().zip(&mut picture.worn) {
+                    *worn += usize::from((limit - left) * 100 >= limit * percent);
+                }
+            }
+            for at_ms in key.versions().filter_map(|v| v.destroy_at_ms) {
+                picture.destructions += 1;
+                let next = picture.next_destruction_ms.get_or_insert(at_ms - now_ms);
+                *next = (at_ms - now_ms).min(*next);
+            }
+        }
+        picture
+    }
+}
+
+/// What is left of our block, and the whole blocks the store would still give.
+fn wraps_left(wraps: &WrapCounter, limit: u64) -> u64 {
+    let blocks = limit.saturating_sub(wraps.reserved()) / WrapCounter::BLOCK;
+    limit.min(wraps.left() + blocks * WrapCounter::BLOCK)
+}
+
 /// One request: who asks, until when, and what is written down about it.
 #[derive(Debug)]
 pub struct Call {
@@ -103,6 +147,9 @@ pub struct Call {
     context: Option<Context>,
     rpc: &'static str,
     began: Instant,
+    /// Of a batch on a stream; a request alone has its guard's.
+    span: Span,
+    batch: Option<StreamBatch>,
 }
 
 impl Call {
@@ -130,6 +177,19 @@ impl Call {
             context: None,
             rpc,
             began: Instant::now(),
+            span: Span::none(),
+            batch: None,
+        }
+    }
+
+    /// One of many on a stream, within `span`.
+    #[must_use]
+    pub fn on_stream(self, span: Span) -> Self {
+        let batch = Some(StreamBatch::new());
+        Self {
+            span,
+            batch,
+            ..self
         }
     }
 
@@ -221,18 +281,31 @@ impl Call {
 /// What the operation answered, or [`Reason::AuditUnavailable`](crate::error::Reason).
 pub async fn accounted<T>(
     app: &Arc<App>,
+    call: Call,
+    run: impl AsyncFnOnce(&Arc<App>, &mut Call) -> Result<T>,
+) -> Result<T> {
+    let span = call.span.clone();
+    account(app, call, run).instrument(span).await
+}
+
+async fn account<T>(
+    app: &Arc<App>,
     mut call: Call,
     run: impl AsyncFnOnce(&Arc<App>, &mut Call) -> Result<T>,
 ) -> Result<T> {
-    let result = run(app, &mut call).await;
+    let (result, hsm) = metrics::timed(run(app, &mut call)).await;
     let Call {
         mut entry,
         began,
         rpc,
+        span,
+        batch,
         ..
     } = call;
     entry.finish(result.as_ref().map(drop).map_err(Error::reason));
-    entry.duration_us = micros(began.elapsed());
+    let worked = began.elapsed();
+    entry.duration_us = micros(worked);
+    trace::outcome(&span, entry.outcome);
     if let Err(e) = &result {
         metrics::failed(rpc, e.reason());
         if let Some(internal) = e.internal_text() {
@@ -244,7 +317,12 @@ pub async fn accounted<T>(
             );
         }
     }
-    app.audit.record(entry).await?;
+    let recorded = app.audit.record(entry).instrument(debug_span!("audit"));
+    let recorded = recorded.await;
+    let total = began.elapsed();
+    metrics::parts(rpc, total, hsm, total.saturating_sub(worked));
+    drop(batch);
+    recorded?;
     result
 }
 

@@ -17,6 +17,7 @@ mod lifecycle;
 mod openssl;
 mod operation;
 mod start;
+mod watched;
 
 use std::{
     fs::{self, OpenOptions},

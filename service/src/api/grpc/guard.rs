@@ -22,6 +22,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::sync::Semaphore;
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
+use tracing::{Instrument, Span};
 
 use super::status::status;
 use crate::{
@@ -31,6 +32,7 @@ use crate::{
     metrics,
     ops::{App, Call, micros},
     policy::Caller,
+    trace,
 };
 
 /// Every RPC of `keywright.v1`: path and name in records and metrics.
@@ -126,25 +128,26 @@ pub(super) fn visit<T>(mut request: tonic::Request<T>) -> Result<(Visit, T), Sta
         .extensions_mut()
         .remove::<Arrival>()
         .ok_or_else(|| Status::internal("a request came past the guard"))?;
-    Ok((Visit(arrival), request.into_inner()))
+    Ok((Visit(arrival, Span::current()), request.into_inner()))
 }
 
-/// A caller who stays for many batches.
-pub(super) struct Visit(Arrival);
+/// A caller who stays for many batches, and the span of the stream.
+pub(super) struct Visit(Arrival, Span);
 
 impl Visit {
     /// The batch with this number, arriving now.
     pub(super) fn call(&self, app: &App, number: u64) -> Call {
-        let Self(arrival) = self;
-        let entry = entry(&format!("{}.{number}", arrival.request_id), &arrival.peer);
+        let Self(arrival, stream) = self;
+        let request_id = format!("{}.{number}", arrival.request_id);
         let patience = Duration::from_millis(app.limits.request_ms);
         Call::new(
             Arc::clone(&arrival.caller),
             arrival.rpc,
             Instant::now() + patience,
             app.clock.now_ms(),
-            entry,
+            entry(&request_id, &arrival.peer),
         )
+        .on_stream(trace::batch(stream, arrival.rpc, &request_id))
     }
 
     /// Places in line, the same as for requests.
@@ -237,7 +240,7 @@ where
 }
 
 impl Shared {
-    async fn pass<S>(&self, mut inner: S, mut request: Request<Body>) -> Response<Body>
+    async fn pass<S>(&self, mut inner: S, request: Request<Body>) -> Response<Body>
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
@@ -247,9 +250,34 @@ impl Shared {
         }
         let timer = metrics::request_timer(rpc);
         let request_id = self.request_id(request.headers());
+        let traceparent = request.headers().get("traceparent");
+        let traceparent = traceparent.and_then(|v| v.to_str().ok());
+        let span = trace::request(rpc, &request_id, traceparent);
+        let answer = self
+            .handle(inner, request, rpc, &request_id, &timer)
+            .instrument(span.clone())
+            .await;
+        let outcome = outcome(&answer);
+        trace::outcome(&span, outcome);
+        timer.done(outcome);
+        with_id(answer, &request_id)
+    }
+
+    /// Lets it in, and sees that there is a record of it.
+    async fn handle<S>(
+        &self,
+        mut inner: S,
+        mut request: Request<Body>,
+        rpc: &'static str,
+        request_id: &str,
+        timer: &metrics::RequestTimer,
+    ) -> Response<Body>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    {
         let peer = request.extensions().get::<Arc<Peer>>().cloned();
         let patience = timeout(request.headers());
-        let answer = match self.admit(peer, patience, rpc, &request_id).await {
+        match self.admit(peer, patience, rpc, request_id).await {
             Ok((arrival, slot)) => {
                 let accounted = Arc::clone(&arrival.accounted);
                 let (caller, peer) = (Arc::clone(&arrival.caller), Arc::clone(&arrival.peer));
@@ -259,19 +287,17 @@ impl Shared {
                 let answer = match answer {
                     Ok(Ok(response)) => response,
                     Ok(Err(never)) => match never {},
-                    Err(_) => refuse(&Error::internal("a handler panicked"), &request_id),
+                    Err(_) => refuse(&Error::internal("a handler panicked"), request_id),
                 };
                 if accounted.load(Ordering::Acquire) {
                     answer
                 } else {
-                    let call = Call::new(caller, rpc, Instant::now(), 0, entry(&request_id, &peer));
+                    let call = Call::new(caller, rpc, Instant::now(), 0, entry(request_id, &peer));
                     self.account_for(call, answer, timer.elapsed()).await
                 }
             }
             Err(refusal) => *refusal,
-        };
-        timer.done(outcome(&answer));
-        with_id(answer, &request_id)
+        }
     }
 
     /// Identity, then a place in line.

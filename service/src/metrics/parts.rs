@@ -1,0 +1,164 @@
+//! Where the time of a request goes: waiting for an HSM worker, in the token, waiting for
+//! the audit record, and the rest, which is this process: cryptography, policies, words.
+//!
+//! The clock of a request hangs on its task, so that no operation carries it along. Jobs
+//! of one batch run side by side; what overlaps is counted once, so the parts of a request
+//! never add up to more than it took.
+
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use keywright_hsm::Times;
+use metrics::{Histogram, histogram};
+use parking_lot::RwLock;
+
+use super::REQUEST_PART_SECONDS;
+
+tokio::task_local! {
+    static CLOCK: Clock;
+}
+
+#[derive(Default)]
+struct Clock {
+    waited: Stretch,
+    ran: Stretch,
+}
+
+/// Time that is covered by stretches that may overlap.
+#[derive(Default)]
+struct Stretch {
+    until: Cell<Option<Instant>>,
+    sum: Cell<Duration>,
+}
+
+impl Stretch {
+    fn cover(&self, from: Instant, to: Instant) {
+        let until = self.until.get();
+        let from = until.map_or(from, |until| until.max(from));
+        let more = to.saturating_duration_since(from);
+        self.sum.set(self.sum.get() + more);
+        self.until.set(until.max(Some(to)));
+    }
+}
+
+/// How long a request waited for the HSM.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HsmTime {
+    /// For a worker.
+    pub(crate) queue: Duration,
+    /// For the token.
+    pub(crate) token: Duration,
+}
+
+/// Runs the work of a request with a clock of its own.
+pub(crate) async fn timed<T>(work: impl Future<Output = T>) -> (T, HsmTime) {
+    let work = async {
+        let result = work.await;
+        (result, CLOCK.with(Clock::read))
+    };
+    CLOCK.scope(Clock::default(), work).await
+}
+
+/// A job of the request this task works on was answered.
+pub(super) fn answered(job: Times) {
+    // What the appliance asks for itself has no clock.
+    let _ = CLOCK.try_with(|clock| clock.answered(job));
+}
+
+impl Clock {
+    fn answered(&self, job: Times) {
+        self.ran.cover(job.started, job.ended);
+        self.waited.cover(job.submitted, job.ended);
+    }
+
+    fn read(&self) -> HsmTime {
+        let token = self.ran.sum.get();
+        HsmTime {
+            queue: self.waited.sum.get().saturating_sub(token),
+            token,
+        }
+    }
+}
+
+/// Queue, token, audit, process.
+type Parts = [Histogram; 4];
+
+/// Looked up once for each RPC; recording then allocates nothing.
+static HISTOGRAMS: RwLock<BTreeMap<&'static str, Parts>> = RwLock::new(BTreeMap::new());
+
+/// An operation took `total`, `audit` of it for its record.
+pub(crate) fn parts(rpc: &'static str, total: Duration, hsm: HsmTime, audit: Duration) {
+    let known = HISTOGRAMS.read();
+    if let Some(parts) = known.get(rpc) {
+        return record(parts, total, hsm, audit);
+    }
+    drop(known);
+    let new = ["queue", "hsm", "audit", "process"]
+        .map(|part| histogram!(REQUEST_PART_SECONDS, "rpc" => rpc, "part" => part));
+    record(&new, total, hsm, audit);
+    HISTOGRAMS.write().insert(rpc, new);
+}
+
+fn record(parts: &Parts, total: Duration, hsm: HsmTime, audit: Duration) {
+    let process = total.saturating_sub(hsm.queue + hsm.token + audit);
+    let times = [hsm.queue, hsm.token, audit, process];
+    for (histogram, time) in parts.iter().zip(times) {
+        histogram.record(time);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Submitted, started, ended, in milliseconds.
+    fn read(jobs: &[(u64, u64, u64)]) -> (u128, u128) {
+        let zero = Instant::now();
+        let at = |ms| zero + Duration::from_millis(ms);
+        let clock = Clock::default();
+        for &(submitted, started, ended) in jobs {
+            clock.answered(Times {
+                submitted: at(submitted),
+                started: at(started),
+                ended: at(ended),
+            });
+        }
+        let HsmTime { queue, token } = clock.read();
+        (queue.as_millis(), token.as_millis())
+    }
+
+    #[test]
+    fn what_overlaps_is_counted_once() {
+        assert_eq!(read(&[]), (0, 0));
+        assert_eq!(read(&[(0, 10, 30)]), (10, 20));
+        // Two workers side by side, in whatever order they are heard.
+        assert_eq!(read(&[(0, 10, 30), (0, 10, 40)]), (10, 30));
+        assert_eq!(read(&[(0, 10, 40), (0, 10, 30)]), (10, 30));
+        // One worker, one after the other.
+        assert_eq!(read(&[(0, 10, 30), (0, 30, 50)]), (10, 40));
+        // Two questions, and something else in between.
+        assert_eq!(read(&[(0, 10, 30), (100, 105, 110)]), (15, 25));
+    }
+
+    #[tokio::test]
+    async fn the_clock_hangs_on_the_task() {
+        let job = || {
+            let now = Instant::now();
+            Times {
+                submitted: now,
+                started: now + Duration::from_millis(1),
+                ended: now + Duration::from_millis(3),
+            }
+        };
+        // Nobody's: not counted, and no harm.
+        answered(job());
+        let ((), time) = timed(async { answered(job()) }).await;
+        assert_eq!(time.queue, Duration::from_millis(1));
+        assert_eq!(time.token, Duration::from_millis(2));
+        let ((), time) = timed(async {}).await;
+        assert_eq!(time, HsmTime::default());
+    }
+}
