@@ -473,7 +473,13 @@ async fn policies_look_at_context_and_time_and_explain_says_why() {
         (own.allowed, own.policies),
         (false, vec!["keywright:key-admin-uses-no-key".into()])
     );
-    for (action, principal) in [("fly", ""), ("list_keys", ""), ("encrypt", "user")] {
+    let foreign = "spiffe://blue.example/user";
+    for (action, principal) in [
+        ("fly", ""),
+        ("list_keys", ""),
+        ("encrypt", "user"),
+        ("encrypt", foreign),
+    ] {
         let e = admin
             .keys()
             .explain(ask(action, "red", principal))

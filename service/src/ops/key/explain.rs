@@ -61,6 +61,17 @@ pub fn explain(app: &App, call: &mut Call, request: &Explain) -> Result<Explanat
         );
         return Err(Error::field(Reason::InvalidArgument, "action", text));
     }
+    if let Some(id) = &request.principal {
+        // The tenant is a trust domain: who is of another one is nobody here, and what
+        // roles they have there is not for us to say.
+        if id.trust_domain() != call.caller.id.trust_domain() {
+            let text = format!(
+                "{id} is not of your tenant, whose trust domain is {}",
+                call.caller.id.trust_domain()
+            );
+            return Err(Error::field(Reason::InvalidArgument, "principal", text));
+        }
+    }
     let other = request.principal.clone().map(|id| Caller {
         id,
         ..Caller::clone(&call.caller)
