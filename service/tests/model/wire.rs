@@ -77,8 +77,8 @@ pub(crate) async fn ask(
             context,
         } => {
             let other = |role: &char| {
-                let (tenant, name, _) = CLIENTS.iter().find(|(_, _, r)| r == role).unwrap();
-                format!("spiffe://{tenant}.example/{name}")
+                let (_, name, _) = CLIENTS.iter().find(|(_, _, r)| r == role).unwrap();
+                format!("spiffe://{}.example/{name}", CLIENTS[who].0)
             };
             let request = proto::ExplainRequest {
                 key: name,
