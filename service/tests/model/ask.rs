@@ -1,8 +1,6 @@
 //! What a client asks next, and how it is put on the wire.
 
-use keywright_client::{
-    proto::KeyState as S,
-};
+use keywright_client::proto::KeyState as S;
 
 use crate::{
     history::{Ask, CLIENTS, KEYS, Kind, Rng, Sample, World},
@@ -117,7 +115,10 @@ pub(crate) fn choose(world: &World, rng: &mut Rng, client: usize) -> (usize, Ask
             Ask::Protect(Use::Encrypt, "generate_data_key", context(rng)),
         )),
         18 => open(rng, &[Kind::DataKey], "decrypt_data_key").map(|a| (0, a)),
-        19 | 20 => Some((any_key(rng, 2), Ask::Protect(Use::Sign, "sign", Pairs::new()))),
+        19 | 20 => Some((
+            any_key(rng, 2),
+            Ask::Protect(Use::Sign, "sign", Pairs::new()),
+        )),
         21 | 22 => Some((any_key(rng, 3), Ask::Protect(Use::Mac, "mac", Pairs::new()))),
         23 | 24 => sample(rng, &[Kind::Signature]).map(|made| {
             let only = version;
@@ -190,4 +191,3 @@ fn change(rng: &mut Rng, what: u64, version: u32, seen: u64) -> Ask {
         _ => Change::Cancel { version, seen },
     })
 }
-

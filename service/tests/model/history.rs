@@ -11,9 +11,10 @@ use keywright_client::{Client, proto};
 use keywright_service::{clock::Clock as _, ops::destroy_due};
 
 use crate::{
-    ask, wire,
+    ask,
     common::{Appliance, engine},
     model::{self, Change, Pairs, Picture, Role, Use},
+    wire,
 };
 
 /// A small generator: the same seed, the same questions. (The answers also depend on how

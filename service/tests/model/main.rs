@@ -19,6 +19,7 @@ mod ask;
 mod check;
 #[path = "../common/mod.rs"]
 mod common;
+mod expect;
 mod history;
 mod model;
 mod wire;

@@ -156,13 +156,7 @@ impl Picture {
     }
 
     /// May the one who made it be found? `made_by` 0: nobody. `only` 0: any version.
-    pub(crate) fn check(
-        &self,
-        is: Use,
-        wanted: Use,
-        only: u32,
-        made_by: u32,
-    ) -> Result<u32, Why> {
+    pub(crate) fn check(&self, is: Use, wanted: Use, only: u32, made_by: u32) -> Result<u32, Why> {
         if is != wanted {
             return Err("KEY_USE");
         }

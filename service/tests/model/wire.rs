@@ -66,7 +66,10 @@ pub(crate) async fn ask(
             Done::Version(keys.get_public_key(request).await?.into_inner().version)
         }
         Ask::Evidence => {
-            let request = proto::GetKeyEvidenceRequest { name, version: 9999 };
+            let request = proto::GetKeyEvidenceRequest {
+                name,
+                version: 9999,
+            };
             keys.get_key_evidence(request).await?;
             Done::Version(0)
         }
@@ -94,7 +97,9 @@ pub(crate) async fn ask(
                 usable: said.unusable.is_empty(),
             }
         }
-        Ask::Protect(wanted, _, context) => protect(world, client, who, key, *wanted, ask, context).await?,
+        Ask::Protect(wanted, _, context) => {
+            protect(world, client, who, key, *wanted, ask, context).await?
+        }
         Ask::Open {
             from,
             action,
@@ -110,7 +115,9 @@ pub(crate) async fn ask(
             }
             let context = wire(if flip { &from.context } else { context });
             let other = (0..KEYS.len()).find(|k| *k != from.key).unwrap();
-            let key = named_other.then(|| world.key_name(other)).unwrap_or_default();
+            let key = named_other
+                .then(|| world.key_name(other))
+                .unwrap_or_default();
             let (opened, due) = if *action == "decrypt" {
                 let request = proto::DecryptRequest {
                     context,
@@ -144,7 +151,11 @@ pub(crate) async fn ask(
             let moved = crypto.rewrap(request).await?.into_inner();
             let header = moved.envelopes[0].clone();
             let version = u32::from_be_bytes(header[72..76].try_into().unwrap());
-            assert_eq!(header[..68], from.header[..68], "rewrap changed the fixed part");
+            assert_eq!(
+                header[..68],
+                from.header[..68],
+                "rewrap changed the fixed part"
+            );
             assert_eq!(moved.rewrapped == 0, header == from.header);
             if moved.rewrapped == 1 {
                 let sample = Sample {
@@ -163,7 +174,9 @@ pub(crate) async fn ask(
                 context: wire(&from.context),
                 header: from.header.clone(),
                 items: vec![from.item.clone()],
-                new_context: Some(proto::NewContext { pairs: wire(&fresh) }),
+                new_context: Some(proto::NewContext {
+                    pairs: wire(&fresh),
+                }),
                 ..Default::default()
             };
             let sealed = crypto.reencrypt(request).await?.into_inner();
@@ -254,7 +267,13 @@ async fn protect(
                 ..Default::default()
             };
             let mut made = crypto.encrypt(request).await?.into_inner();
-            (Kind::Items, made.key_version, made.header, made.items.remove(0), plaintext)
+            (
+                Kind::Items,
+                made.key_version,
+                made.header,
+                made.items.remove(0),
+                plaintext,
+            )
         }
         (Use::Encrypt, _) => {
             let request = proto::GenerateDataKeysRequest {
@@ -265,7 +284,13 @@ async fn protect(
             };
             let mut made = crypto.generate_data_keys(request).await?.into_inner();
             let one = made.data_keys.remove(0);
-            (Kind::DataKey, made.key_version, one.wrapped, Bytes::new(), one.plaintext)
+            (
+                Kind::DataKey,
+                made.key_version,
+                one.wrapped,
+                Bytes::new(),
+                one.plaintext,
+            )
         }
         (Use::Sign, _) => {
             let request = proto::SignRequest {
@@ -274,7 +299,13 @@ async fn protect(
                 ..Default::default()
             };
             let mut made = crypto.sign(request).await?.into_inner();
-            (Kind::Signature, made.key_version, Bytes::new(), made.signatures.remove(0), plaintext)
+            (
+                Kind::Signature,
+                made.key_version,
+                Bytes::new(),
+                made.signatures.remove(0),
+                plaintext,
+            )
         }
         _ => {
             let request = proto::MacRequest {
@@ -283,7 +314,13 @@ async fn protect(
                 ..Default::default()
             };
             let mut made = crypto.mac(request).await?.into_inner();
-            (Kind::Mac, made.key_version, Bytes::new(), made.macs.remove(0), plaintext)
+            (
+                Kind::Mac,
+                made.key_version,
+                Bytes::new(),
+                made.macs.remove(0),
+                plaintext,
+            )
         }
     };
     world.samples.lock().unwrap().push(Sample {
