@@ -221,13 +221,11 @@ impl Oracle<'_> {
         let refused = |why: Why| op.out.as_ref().err().map(String::as_str) == Some(why);
         match &op.ask {
             Ask::Random => {
-                let expected = model::RANDOM.contains(role);
-                return match op.out.is_ok() == expected
-                    || (!expected && refused("PERMISSION_DENIED"))
-                {
-                    true => Ok(true),
-                    false => Err("random bytes".into()),
+                let fits = match model::RANDOM.contains(role) {
+                    true => op.out.is_ok(),
+                    false => refused("PERMISSION_DENIED"),
                 };
+                return fits.then_some(true).ok_or("random bytes".into());
             }
             Ask::List => return self.listed(op, &policies),
             Ask::Wrong => {

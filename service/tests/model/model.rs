@@ -41,7 +41,6 @@ pub(crate) enum Use {
     Encrypt,
     Sign,
     Mac,
-    Decrypt,
 }
 
 /// A change that somebody asks for.
@@ -216,27 +215,22 @@ impl Picture {
             if only != 0 && only as usize != i + 1 {
                 continue;
             }
+            let free = v.destroy == 0;
             match change {
-                Change::State { to, .. } => {
-                    // What is scheduled stays as it is; a compromise is a fact.
-                    if (v.destroy == 0 || *to == S::Compromised) && may_move(v.state, *to) {
-                        v.state = *to;
-                        changed += 1;
-                    }
+                // What is scheduled stays as it is; a compromise is a fact.
+                Change::State { to, .. }
+                    if (free || *to == S::Compromised) && may_move(v.state, *to) =>
+                {
+                    v.state = *to;
                 }
                 Change::Schedule { .. } if v.state == S::Active => return Err("KEY_STATE"),
-                Change::Schedule { .. } => {
-                    if v.destroy == 0 && may_move(v.state, S::Destroyed) {
-                        v.destroy = at;
-                        changed += 1;
-                    }
+                Change::Schedule { .. } if free && may_move(v.state, S::Destroyed) => {
+                    v.destroy = at;
                 }
-                Change::Cancel { .. } if v.destroy != 0 => {
-                    v.destroy = 0;
-                    changed += 1;
-                }
-                _ => {}
+                Change::Cancel { .. } if !free => v.destroy = 0,
+                _ => continue,
             }
+            changed += 1;
         }
         if changed == 0 {
             return Err("KEY_STATE");
