@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tracing::{error, info};
+use tracing::{Instrument, error, info};
 
 use super::App;
 use crate::{
@@ -21,12 +21,9 @@ pub(super) async fn count(app: &Arc<App>, key: &Key, version: &KeyVersion, n: u6
         Take::Taken { low: true } => {
             if app.reserving.try_lock().is_ok() {
                 // Ahead of need, and nobody waits for it.
-                tokio::spawn(reserve_logged(
-                    Arc::clone(app),
-                    key.id,
-                    version.clone(),
-                    key.rules.refuse_at(),
-                ));
+                let limit = key.rules.refuse_at();
+                let ahead = reserve_logged(Arc::clone(app), key.id, version.clone(), limit);
+                tokio::spawn(ahead.in_current_span());
             }
             return Ok(());
         }
@@ -35,8 +32,9 @@ pub(super) async fn count(app: &Arc<App>, key: &Key, version: &KeyVersion, n: u6
     let limit = key.rules.refuse_at();
     // A task of its own: a caller that leaves must not lose a block that the store has
     // already given.
-    let task = tokio::spawn(reserve(Arc::clone(app), key.id, version.clone(), n, limit));
-    task.await
+    let task = reserve(Arc::clone(app), key.id, version.clone(), n, limit);
+    tokio::spawn(task.in_current_span())
+        .await
         .map_err(|e| Error::internal(format!("reserving wraps: {e}")))??;
     match version.wraps.take(n) {
         Take::Taken { .. } => Ok(()),
