@@ -4,7 +4,7 @@
 
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 # A daemon or test that finds no memory to lock says so and goes on.
-.PHONY: help setup build release demo test test-rust test-clients test-long model soak docs bench bench-smoke fuzz fmt lint deny clean
+.PHONY: help setup build release demo test test-rust test-clients test-otel test-long model soak docs bench bench-smoke fuzz fmt lint deny clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -28,6 +28,9 @@ test-rust: build
 
 test-clients: build ## a second client in another language, and the snippets of docs/clients.md
 	@softhsm-tests/clients/run
+
+test-otel: build ## the optional feature otel
+	cargo test --locked -p keywright-service --features otel --test traces
 
 test-long: test model soak ## every test, and those that take minutes
 
