@@ -381,6 +381,13 @@ async fn last_use_is_seen_and_survives() {
     let first = show(&admin).await.versions[0];
     assert!(first.last_protect_unix_ms >= before);
     assert_eq!(first.last_process_unix_ms, 0);
+    // What does not open does not count.
+    let mut forged = sealed.clone();
+    let mut header = forged.header.to_vec();
+    header[100] ^= 1;
+    forged.header = header.into();
+    open(&user, &forged).await.unwrap_err();
+    assert_eq!(show(&admin).await.versions[0].last_process_unix_ms, 0);
     open(&user, &sealed).await.unwrap();
     let first = show(&admin).await.versions[0];
     assert!(first.last_process_unix_ms >= first.last_protect_unix_ms);

@@ -37,7 +37,7 @@ pub async fn asymmetric_decrypt(
     let key = permit.key();
     let number = request.version.unwrap_or(key.primary.get());
     let version = key.to_process(KeyUse::Decrypt, number)?.get();
-    call.processes(key, version);
+    call.note(key, Some(number));
     let jobs = request
         .ciphertexts
         .iter()
@@ -51,6 +51,9 @@ pub async fn asymmetric_decrypt(
         .collect();
     let deadline = call.deadline;
     let results = each(jobs, async |jobs| app.hsm.decrypt(jobs, deadline).await).await;
+    if results.iter().any(Result::is_ok) {
+        version.used.processes(call.now_ms);
+    }
     let output = Output::collect(results);
     call.batch(&request.ciphertexts, &output)?;
     Ok((output, number))

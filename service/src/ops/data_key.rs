@@ -107,6 +107,7 @@ pub async fn decrypt_data_keys(
         .collect();
     note_envelopes(call, &found);
     let old: Vec<bool> = found.iter().map(is_old).collect();
+    let now_ms = call.now_ms;
     let jobs = found.iter().flatten().map(|f| f.unwrap.clone()).collect();
     let mut deks = app.hsm.unwrap(jobs, call.deadline).await.into_iter();
     let lengths = request
@@ -121,6 +122,7 @@ pub async fn decrypt_data_keys(
             .ok_or_else(|| Error::internal("an unwrap got lost"))??;
         let schedule = Schedule::verify(&dek, &found.header, found.key.tenant, &request.context)
             .map_err(|_| Error::refused())?;
+        found.was_processed(now_ms);
         export(&schedule, length)
     }));
     call.batch(&request.wrapped, &output)?;

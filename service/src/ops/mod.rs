@@ -237,12 +237,6 @@ impl Call {
         self.note(key, Some(version.number.get()));
     }
 
-    /// A version is about to process something.
-    fn processes(&mut self, key: &Key, version: &KeyVersion) {
-        version.used.processes(self.now_ms);
-        self.note(key, Some(version.number.get()));
-    }
-
     /// Notes the key and the version that was used.
     fn note(&mut self, key: &Key, version: Option<u32>) {
         self.entry.note(KeyNote {

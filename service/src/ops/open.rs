@@ -66,6 +66,7 @@ pub(super) async fn open<A: KeyAction>(
     let jobs = found.iter().flatten().map(|f| f.unwrap.clone()).collect();
     let mut deks = app.hsm.unwrap(jobs, call.deadline).await.into_iter();
     let old: Vec<bool> = found.iter().map(is_old).collect();
+    let now_ms = call.now_ms;
     let openers: Vec<Result<Opener>> = found
         .into_iter()
         .map(|found| {
@@ -76,7 +77,9 @@ pub(super) async fn open<A: KeyAction>(
                     "an unwrap got lost",
                 ))
             });
-            opener(&found, dek, &input.context)
+            let opener = opener(&found, dek, &input.context)?;
+            found.was_processed(now_ms);
+            Ok(opener)
         })
         .collect();
     let output = open_items(input, &groups, &openers);
@@ -190,6 +193,15 @@ pub(super) struct Found {
     pub(super) unwrap: Unwrap,
 }
 
+impl Found {
+    /// It opened: its version is in use. What does not open says nothing about that.
+    pub(super) fn was_processed(&self, now_ms: i64) {
+        if let Some(version) = self.key.version(self.header.key_version()) {
+            version.used.processes(now_ms);
+        }
+    }
+}
+
 /// Looks keys up by the ids in headers, each once for a request.
 pub(super) struct Keys<'a, A> {
     app: &'a App,
@@ -222,7 +234,7 @@ impl<'a, A: KeyAction> Keys<'a, A> {
         }
         let key = self.key(call, header.key_id())?;
         let version = key.to_process(KeyUse::Encrypt, header.key_version())?.get();
-        call.processes(&key, version);
+        call.note(&key, Some(version.number.get()));
         let unwrap = Unwrap {
             key: version.on_token.clone(),
             aad: wrap_aad(header.kind(), key.id, key.tenant, version.number),

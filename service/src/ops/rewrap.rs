@@ -67,10 +67,7 @@ pub async fn rewrap(app: &Arc<App>, call: &mut Call, request: Rewrap) -> Result<
     );
     let found: Vec<Result<Found>> = groups.headers.iter().map(|h| keys.find(call, h)).collect();
     note_envelopes(call, &found);
-    let mut fates: Vec<Result<Fate>> = found
-        .into_iter()
-        .map(|found| fate(found?, call.now_ms))
-        .collect();
+    let mut fates: Vec<Result<Fate>> = found.into_iter().map(|found| fate(found?)).collect();
     count_wraps(app, &mut fates).await;
 
     let jobs = fates.iter().flatten().filter_map(Fate::job).collect();
@@ -83,7 +80,7 @@ pub async fn rewrap(app: &Arc<App>, call: &mut Call, request: Rewrap) -> Result<
                 let wrapped = moved
                     .next()
                     .unwrap_or_else(|| Err(hsm::Error::new(hsm::Kind::Fault, "a rewrap got lost")));
-                m.finish(wrapped).map(|header| (header, true))
+                m.finish(wrapped, call.now_ms).map(|header| (header, true))
             }
         })
         .collect();
@@ -103,14 +100,13 @@ fn front(envelope: &[u8]) -> &[u8] {
     envelope.get(..Header::LEN).unwrap_or(envelope)
 }
 
-fn fate(found: Found, now_ms: i64) -> Result<Fate> {
+fn fate(found: Found) -> Result<Fate> {
     let to = found.key.to_protect(KeyUse::Encrypt)?.get();
     if number(&found) == Some(to.number) {
         // Already where it belongs. It is not opened: whether it is genuine is for
         // decrypt to say.
         return Ok(Fate::Current(found.header));
     }
-    to.used.protects(now_ms);
     let Key { id, tenant, .. } = *found.key;
     let job = hsm::Rewrap {
         from: found.unwrap.clone(),
@@ -136,7 +132,7 @@ impl Fate {
 impl Move {
     /// The new header, after a last look at it: same fixed part, and it says what it
     /// should. That it opens to the same DEK was checked in the HSM.
-    fn finish(self, wrapped: hsm::Result<WrappedDek>) -> Result<Header> {
+    fn finish(self, wrapped: hsm::Result<WrappedDek>, now_ms: i64) -> Result<Header> {
         let before = self.found.header;
         let after = before.with_wrap(self.to, &wrapped?);
         let fixed = |h: &Header| h.as_bytes().first_chunk::<{ Header::FIXED_LEN }>().copied();
@@ -146,6 +142,10 @@ impl Move {
         let Unwrap { wrapped: old, .. } = self.job.from;
         if after.wrapped() == old {
             return Err(Error::internal("rewrap gave the old wrap back"));
+        }
+        self.found.was_processed(now_ms);
+        if let Some(to) = self.found.key.version(self.to.get()) {
+            to.used.protects(now_ms);
         }
         Ok(after)
     }
