@@ -107,7 +107,7 @@ keywright encrypt --key payments/cards --lines --context table=cards < pans.txt 
 pg_dump shop | keywright encrypt --key backups/shop > shop.kw")]
     Encrypt {
         /// Name of the key.
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
         key: String,
         #[command(flatten)]
         context: Context,
@@ -122,7 +122,7 @@ With --out the file appears whole or not at all. On standard output it appears p
 piece, each genuine; look at the exit code before you believe the end.")]
     Decrypt {
         /// Refuse what was encrypted under any other key.
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
         key: Option<String>,
         #[command(flatten)]
         context: Context,
@@ -135,7 +135,7 @@ keywright rewrap --in db.dump.kw --out db.dump.kw\n  \
 keywright rewrap --lines --in tokens.txt --out tokens.new.txt")]
     Rewrap {
         /// Refuse what was encrypted under any other key.
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
         key: Option<String>,
         #[command(flatten)]
         data: Data,
@@ -147,7 +147,7 @@ keywright reencrypt --key payments/cards-2 --in db.dump.kw --out db.dump.kw\n  \
 keywright reencrypt --key payments/cards --lines --context table=cards --new-context table=pans --in tokens.txt --out tokens.new.txt")]
     Reencrypt {
         /// The key to encrypt under.
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
         key: String,
         #[command(flatten)]
         context: Context,
@@ -174,7 +174,7 @@ keywright explain decrypt payments/cards --version 1 --principal spiffe://corp.e
         #[command(flatten)]
         context: Context,
         /// Somebody else of your tenant; that needs the permission explain_other.
-        #[arg(long, value_name = "SPIFFE-ID")]
+        #[arg(long, value_name = "SPIFFE-ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
         principal: Option<String>,
         /// The version that made what is to be processed; left out: the primary one.
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
@@ -201,7 +201,7 @@ keywright sign --key releases/linux --in app.tar --out app.tar.sig\n  \
 keywright sign --key contracts/rsa --scheme pkcs1 --hash sha512 --in a.pdf --out a.sig")]
     Sign {
         /// Name of the key.
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
         key: String,
         #[command(flatten)]
         how: How,
@@ -214,7 +214,7 @@ keywright sign --key contracts/rsa --scheme pkcs1 --hash sha512 --in a.pdf --out
     )]
     Verify {
         /// Name of the key.
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
         key: String,
         /// File with the signature.
         #[arg(long = "sig", value_name = "FILE")]
@@ -233,7 +233,7 @@ keywright sign --key contracts/rsa --scheme pkcs1 --hash sha512 --in a.pdf --out
     #[command(after_help = "Example:\n  keywright mac --key webhooks/out --in body.json")]
     Mac {
         /// Name of the key.
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
         key: String,
         /// Read from here instead of standard input.
         #[arg(long = "in", value_name = "FILE")]
@@ -245,7 +245,7 @@ keywright sign --key contracts/rsa --scheme pkcs1 --hash sha512 --in a.pdf --out
     )]
     VerifyMac {
         /// Name of the key.
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
         key: String,
         /// In hexadecimal.
         #[arg(long, value_name = "HEX")]
@@ -267,7 +267,7 @@ openssl pkeyutl -encrypt -pubin -inkey pub.pem -pkeyopt rsa_padding_mode:oaep -p
 keywright asymmetric-decrypt --key inbox/partners --in secret.rsa --out secret")]
     AsymmetricDecrypt {
         /// Name of the key.
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
         key: String,
         /// Version of the public key that was used; left out: the primary one.
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
@@ -376,7 +376,7 @@ pub(crate) enum DataKey {
     )]
     Generate {
         /// Name of the key.
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
         key: String,
         /// 16, 32 or 64.
         #[arg(long, default_value_t = 32)]

@@ -46,6 +46,12 @@ struct Link {
 /// # Errors
 /// [`FailureKind::Audit`] with file and line of the first break.
 pub fn verify(dir: &Path, noted: Option<&str>) -> Result<Report, Failure> {
+    if noted.is_some_and(|head| head.len() != 64 || hex::decode(head).is_err()) {
+        return Err(Failure::new(
+            FailureKind::Usage,
+            "--head is 64 hexadecimal digits, as `keywright audit verify` prints them",
+        ));
+    }
     let folder = dir.join("audit");
     let folder = if folder.is_dir() {
         folder

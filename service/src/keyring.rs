@@ -101,7 +101,7 @@ impl Keyring {
             Err(verdict) => {
                 note(entry, key, &verdict);
                 if engine.about_key(asking, Action::GetKey, key).allowed() {
-                    Err(denied(A::ACTION))
+                    Err(denied(A::ACTION, &verdict))
                 } else {
                     Err(Error::no_such_key())
                 }
@@ -126,7 +126,7 @@ impl Keyring {
             }
             Err(verdict) => {
                 entry.decide(Decision::Deny, verdict.policies());
-                Err(denied(A::ACTION))
+                Err(denied(A::ACTION, &verdict))
             }
         }
     }
@@ -305,11 +305,14 @@ impl Drop for Change {
     }
 }
 
-fn denied(action: Action) -> Error {
-    Error::new(
-        Reason::PermissionDenied,
-        format!("no policy allows you to {} here", action.name()),
-    )
+fn denied(action: Action, verdict: &Verdict) -> Error {
+    let action = action.name();
+    let text = if verdict.policies().is_empty() {
+        format!("no policy allows you to {action} here")
+    } else {
+        format!("a policy forbids you to {action} here; explain says which")
+    };
+    Error::new(Reason::PermissionDenied, text)
 }
 
 fn note(entry: &mut Entry, key: &Key, verdict: &Verdict) {

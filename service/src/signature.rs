@@ -32,9 +32,9 @@ pub struct Asked {
     /// `None`: what the key has.
     pub scheme: Option<Scheme>,
     /// r‖s instead of DER.
-    pub raw: bool,
+    pub raw: Option<bool>,
     /// For RSA-PSS.
-    pub salt: PssSalt,
+    pub salt: Option<PssSalt>,
     /// The inputs are digests.
     pub digests: bool,
 }
@@ -68,7 +68,7 @@ impl Algorithm {
         let how = match scheme {
             Scheme::Ecdsa(_) => Signing::Ecdsa,
             Scheme::Ed25519 => Signing::Ed25519,
-            Scheme::RsaPss(hash) => Signing::RsaPss(hash, asked.salt),
+            Scheme::RsaPss(hash) => Signing::RsaPss(hash, asked.salt.unwrap_or(PssSalt::Hash)),
             Scheme::RsaPkcs1(hash) => Signing::RsaPkcs1(hash),
         };
         let hash = how.hash(spec);
@@ -79,11 +79,17 @@ impl Algorithm {
         if !fits {
             return wrong(format!("a key of {} does not sign this way", spec.name()));
         }
+        if asked.salt.is_some() && !matches!(scheme, Scheme::RsaPss(_)) {
+            return wrong("only RSA-PSS has a salt; leave pss_salt out".into());
+        }
+        if asked.raw.is_some() && !matches!(scheme, Scheme::Ecdsa(_)) {
+            return wrong("only ECDSA signatures have two encodings; leave encoding out".into());
+        }
         if asked.digests && hash.is_none() {
             return wrong("Ed25519 signs messages, not digests".into());
         }
         let der = match spec {
-            KeySpec::Ec(curve) if !asked.raw => Some(curve.field_len()),
+            KeySpec::Ec(curve) if asked.raw != Some(true) => Some(curve.field_len()),
             _ => None,
         };
         Ok(Self {
@@ -155,8 +161,8 @@ mod tests {
     fn asked(scheme: Option<Scheme>) -> Asked {
         Asked {
             scheme,
-            raw: false,
-            salt: PssSalt::Hash,
+            raw: None,
+            salt: None,
             digests: false,
         }
     }

@@ -190,6 +190,13 @@ async fn destruction_has_time_to_think_and_then_happens() {
     let e = admin.keys().get_key_evidence(ask(1)).await.unwrap_err();
     assert_eq!(reason(&e), "KEY_STATE");
     // Both moments are on record, with the version.
+    let planned = it.records("ScheduleDestruction").pop().unwrap();
+    assert!(
+        planned["detail"]["destroy_at"]
+            .as_str()
+            .unwrap()
+            .starts_with("20")
+    );
     for action in ["destroying", "destroyed"] {
         let records = it.records(action);
         assert_eq!(records.len(), 1, "{action}");
@@ -293,6 +300,10 @@ async fn labels_and_rules_change_and_decide() {
         "not-hr"
     );
     assert_eq!(show(&admin).await.labels, pairs(&[("team", "pay")]));
+    // On record: what it was, and what somebody wanted it to be.
+    let tried = it.records("UpdateKey").pop().unwrap();
+    assert_eq!(tried["detail"]["labels"], "team=hr");
+    assert_eq!(tried["detail"]["labels_before"], "team=pay");
 
     let rules = |days, wraps, limit| UpdateKeyRequest {
         rules: Some(proto::KeyRules {
@@ -460,6 +471,8 @@ async fn policies_look_at_context_and_time_and_explain_says_why() {
     );
     let wrong_use = user.keys().explain(ask("sign", "red", "")).await;
     let wrong_use = wrong_use.unwrap().into_inner();
+    let asked = it.records("Explain").pop().unwrap();
+    assert_eq!(asked["detail"]["asked"], "sign");
     assert!(
         wrong_use.unusable.contains("is for encrypt"),
         "{wrong_use:?}"

@@ -115,7 +115,7 @@ pub(crate) struct Destruction {
     #[command(flatten)]
     pub(crate) which: Versions,
     /// Time to think again, 7 to 90 days.
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) days: u32,
 }
 

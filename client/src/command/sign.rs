@@ -125,15 +125,15 @@ async fn prepare(
     };
     let algorithm = SignatureAlgorithm {
         scheme: scheme.into(),
-        encoding: match how.encoding.unwrap_or(SignatureForm::Der) {
+        encoding: how.encoding.map_or(0, |encoding| match encoding {
             SignatureForm::Der => proto::SignatureEncoding::Der.into(),
             SignatureForm::Raw => proto::SignatureEncoding::Raw.into(),
-        },
-        pss_salt: match how.salt.unwrap_or(Salt::Hash) {
+        }),
+        pss_salt: how.salt.map_or(0, |salt| match salt {
             Salt::Hash => proto::PssSalt::Hash.into(),
             Salt::Empty => proto::PssSalt::Empty.into(),
             Salt::Max => proto::PssSalt::Max.into(),
-        },
+        }),
         input: kind.into(),
     };
     Ok((algorithm, subject))

@@ -1,5 +1,7 @@
 //! What one record says, and the line it becomes.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -47,6 +49,10 @@ pub struct Entry {
     /// The state that versions were moved to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<&'static str>,
+    /// What a change of a key was, or what was asked about: labels, rules, dates. Nothing
+    /// secret is ever among it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub detail: BTreeMap<&'static str, String>,
     /// `OK` or a [`Reason`].
     pub outcome: &'static str,
     /// Items that succeeded.

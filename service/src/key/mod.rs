@@ -227,11 +227,12 @@ impl Key {
         let version = self
             .version(number)
             .ok_or(Unusable::NoSuchVersion(number))?;
-        if !version.state.may_process() {
-            return Err(Unusable::State(version.number, version.state));
-        }
+        // Said first: whoever still needs it has not much time.
         if let Some(at) = version.destroy_at_ms {
             return Err(Unusable::Scheduled(version.number, at));
+        }
+        if !version.state.may_process() {
+            return Err(Unusable::State(version.number, version.state));
         }
         if version.number < self.minimum {
             return Err(Unusable::BelowMinimum(version.number, self.minimum));

@@ -1,5 +1,7 @@
 //! Rules of one key: when it should be rotated, and how much a version may do.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::WrapCounter;
@@ -17,6 +19,22 @@ pub struct Rules {
     /// A version refuses to wrap more often than this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wrap_limit: Option<u64>,
+}
+
+/// As in the audit log: the rules that are set.
+impl fmt::Display for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rules = [
+            ("rotate_after_days", self.rotate_after_days.map(u64::from)),
+            ("rotate_after_wraps", self.rotate_after_wraps),
+            ("wrap_limit", self.wrap_limit),
+        ];
+        let set = rules
+            .iter()
+            .filter_map(|(name, value)| Some((name, (*value)?)));
+        let set: Vec<String> = set.map(|(name, value)| format!("{name}={value}")).collect();
+        f.write_str(&set.join(" "))
+    }
 }
 
 impl Rules {
@@ -54,7 +72,7 @@ impl Rules {
         const DAY_MS: i64 = 24 * 60 * 60 * 1000;
         let at = self.rotate_after_wraps.unwrap_or(WrapCounter::ROTATE_AT);
         let old = |days: u32| age_ms >= i64::from(days) * DAY_MS;
-        wraps.used_at_most() > at || self.rotate_after_days.is_some_and(old)
+        wraps.used_at_most() >= at || self.rotate_after_days.is_some_and(old)
     }
 
     /// Wraps after which a version refuses.
@@ -104,7 +122,7 @@ mod tests {
         };
         let counter = WrapCounter::new(0);
         counter.grant(WrapCounter::BLOCK);
-        counter.take(10);
+        counter.take(9);
         assert!(!rules.rotation_due(&counter, i64::MAX));
         counter.take(1);
         assert!(rules.rotation_due(&counter, 0));

@@ -120,8 +120,8 @@ mod tests {
     #[test]
     fn rotation_is_due_past_two_to_the_thirty() {
         let due = |n| crate::key::Rules::default().rotation_due(&WrapCounter::new(n), 0);
-        assert!(!due(WrapCounter::ROTATE_AT));
-        assert!(due(WrapCounter::ROTATE_AT + 1));
+        assert!(!due(WrapCounter::ROTATE_AT - 1));
+        assert!(due(WrapCounter::ROTATE_AT));
         assert_eq!(WrapCounter::REFUSE_AT % WrapCounter::BLOCK, 0);
     }
 

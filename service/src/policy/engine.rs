@@ -83,6 +83,7 @@ impl Engine {
         }
         hash.update(roles_text);
         set::roles_are_used(&roles, files)?;
+        set::named_roles_are_known(&roles, files)?;
         Ok(Self {
             circumstances: Circumstances::of(&policies),
             policies,
@@ -375,6 +376,13 @@ mod tests {
         assert!(matches!(e, PolicyError::UnusedRole(role) if role == "key-usr"));
         let named = "@id(\"x\") permit (principal in Role::\"key-usr\", action == Action::\"list_keys\", resource is Tenant);";
         assert!(engine(named, misspelt).is_ok());
+        // And the other way round: a forbid that would forbid nobody.
+        let e = engine(&format!("\n{named}"), ROLES).unwrap_err();
+        let text = e.to_string();
+        assert!(
+            text.contains("extra.cedar:2") && text.contains("key-usr"),
+            "{text}"
+        );
     }
 
     #[test]

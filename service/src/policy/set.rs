@@ -62,6 +62,18 @@ pub enum PolicyError {
         /// What is wrong.
         why: String,
     },
+    /// Nobody has it.
+    #[error(
+        "{file}:{line}: there is no role {role:?} in roles.toml; correct its name, or add {role} = [] there"
+    )]
+    UnknownRole {
+        /// Which file.
+        file: String,
+        /// Which line, from 1.
+        line: usize,
+        /// Which role.
+        role: String,
+    },
     /// Nobody would get anything from it.
     #[error(
         "roles.toml: no policy names the role {0:?}; correct its name, or write a policy for it"
@@ -132,6 +144,41 @@ fn validate(
         .map(|e| report(e.clone(), file, text))
         .collect();
     Err(PolicyError::Schema(errors.join("\n")))
+}
+
+/// Roles of the default policies: they may stand in policies without having members.
+const DEFAULT_ROLE_NAMES: [&str; 6] = [
+    "key-user",
+    "key-admin",
+    "rewrapper",
+    "auditor",
+    "node-operator",
+    "developer",
+];
+
+/// A role in a policy that `roles.toml` does not have is most likely misspelt, and a
+/// forbid about it forbids nobody anything.
+pub(super) fn named_roles_are_known(
+    roles: &Roles,
+    files: &BTreeMap<String, String>,
+) -> Result<(), PolicyError> {
+    for (file, text) in files {
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or(line);
+            for rest in code.split("Role::\"").skip(1) {
+                let role = rest.split('"').next().unwrap_or(rest);
+                let known = DEFAULT_ROLE_NAMES.contains(&role) || roles.names().any(|r| r == role);
+                if !known {
+                    return Err(PolicyError::UnknownRole {
+                        file: file.clone(),
+                        line: number + 1,
+                        role: role.to_owned(),
+                    });
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A role that no policy names gives nobody anything: most likely it is misspelt, and

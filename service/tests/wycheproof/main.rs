@@ -48,8 +48,8 @@ fn asked(group: &SignatureGroup) -> Asked {
     };
     Asked {
         scheme: Some(scheme),
-        raw: !group.der,
-        salt,
+        raw: matches!(scheme, Scheme::Ecdsa(_)).then_some(!group.der),
+        salt: matches!(scheme, Scheme::RsaPss(_)).then_some(salt),
         digests: false,
     }
 }

@@ -61,7 +61,7 @@ fn exit_codes_mean_something() {
             .args(["encrypt", "--key", KEY, "--in", "/dev/null"]),
         4,
     );
-    assert!(text.contains("no policy allows you to encrypt"), "{text}");
+    assert!(text.contains("a policy forbids you to encrypt"), "{text}");
     let text = fails(daemon.cli_as("auditor").args(["key", "rotate", KEY]), 4);
     assert!(text.contains("rotate_key"), "{text}");
     let _ = ok(daemon.cli_as("user").args([

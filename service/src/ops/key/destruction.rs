@@ -16,6 +16,7 @@ use tracing::{error, info};
 use super::change::change;
 use crate::{
     audit::{Entry, Event, KeyNote},
+    clock::rfc3339,
     error::{Error, Reason, Result},
     key::{Key, KeyName, KeyVersion},
     ops::{App, Call},
@@ -83,6 +84,7 @@ pub async fn schedule_destruction(
         ));
     }
     let at_ms = call.now_ms + i64::from(*days) * DAY_MS;
+    call.entry.detail.insert("destroy_at", rfc3339(at_ms));
     change::<act::ScheduleDestruction>(app, call, name, *seen, |_, key| {
         Ok(key.scheduled(*version, at_ms)?)
     })

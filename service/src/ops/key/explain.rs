@@ -45,6 +45,11 @@ pub struct Explanation {
 /// Permission to ask, [`Reason::InvalidArgument`] for an action that is not about a key.
 pub fn explain(app: &App, call: &mut Call, request: &Explain) -> Result<Explanation> {
     let name = &request.key;
+    let detail = &mut call.entry.detail;
+    detail.insert("asked", request.action.name().to_owned());
+    if let Some(principal) = &request.principal {
+        detail.insert("principal", principal.to_string());
+    }
     call.bind(&request.context);
     let key = match request.principal {
         None => call.open::<act::Explain>(app, name)?.shared_key(),

@@ -40,6 +40,17 @@ pub async fn update_key(app: &Arc<App>, call: &mut Call, request: UpdateKey) -> 
         seen,
     } = request;
     change::<act::UpdateKey>(app, call, &name, seen, |call, key| {
+        let detail = &mut call.entry.detail;
+        if let Some(labels) = &labels {
+            detail.insert("labels", written(labels));
+            detail.insert("labels_before", written(&key.labels));
+        }
+        if let Some(rules) = &rules {
+            detail.insert("rules", rules.to_string());
+        }
+        if let Some(minimum) = minimum {
+            detail.insert("minimum_version", minimum.to_string());
+        }
         let next = key.updated(labels, rules, minimum)?;
         let (asking, entry) = call.asks();
         app.keyring
@@ -47,4 +58,11 @@ pub async fn update_key(app: &Arc<App>, call: &mut Call, request: UpdateKey) -> 
         Ok((next, Vec::new()))
     })
     .await
+}
+
+/// As in a command: `team=pay tier=1`.
+fn written(labels: &Labels) -> String {
+    let pairs = labels.pairs().iter();
+    let pairs: Vec<String> = pairs.map(|(k, v)| format!("{k}={v}")).collect();
+    pairs.join(" ")
 }

@@ -41,14 +41,16 @@ fn asked(algorithm: Option<proto::SignatureAlgorithm>) -> Result<Asked> {
     let raw = match Encoding::try_from(a.encoding)
         .map_err(|_| unknown("algorithm.encoding", a.encoding))?
     {
-        Encoding::Unspecified | Encoding::Der => false,
-        Encoding::Raw => true,
+        Encoding::Unspecified => None,
+        Encoding::Der => Some(false),
+        Encoding::Raw => Some(true),
     };
     let salt =
         match Salt::try_from(a.pss_salt).map_err(|_| unknown("algorithm.pss_salt", a.pss_salt))? {
-            Salt::Unspecified | Salt::Hash => PssSalt::Hash,
-            Salt::Empty => PssSalt::Empty,
-            Salt::Max => PssSalt::Max,
+            Salt::Unspecified => None,
+            Salt::Hash => Some(PssSalt::Hash),
+            Salt::Empty => Some(PssSalt::Empty),
+            Salt::Max => Some(PssSalt::Max),
         };
     let digests = match Input::try_from(a.input).map_err(|_| unknown("algorithm.input", a.input))? {
         Input::Unspecified | Input::Message => false,
@@ -96,7 +98,7 @@ fn beside(
         Reason::InvalidArgument,
         field,
         format!(
-            "{} for {} inputs; give exactly one for each",
+            "{} {field} for {} inputs; give exactly one for each",
             strings.len(),
             inputs.len()
         ),
