@@ -95,7 +95,7 @@ fn keys_are_updated_and_explained() {
     let _ = fails(&mut explain("admin", &["encrypt", KEY]), 4);
     let text = fails(&mut explain("user", &["decrypt", KEY, "--version", "1"]), 8);
     assert!(text.contains("below its minimum version 2"), "{text}");
-    let user = "spiffe://dev.keywright.local/user";
+    let user = "spiffe://dev.keywright/user";
     let about = explain("admin", &["decrypt", KEY, "--principal", user]).output();
     let about = String::from_utf8(about.unwrap().stdout).unwrap();
     assert!(about.contains(user), "{about}");
