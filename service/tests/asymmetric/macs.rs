@@ -83,7 +83,11 @@ async fn macs_are_those_of_the_key_and_of_nothing_else() {
         ..Default::default()
     };
     let e = user.crypto().verify_mac(request).await.unwrap_err();
-    assert!(e.message().contains("0 macs for 1 inputs"), "{}", e.message());
+    assert!(
+        e.message().contains("0 macs for 1 inputs"),
+        "{}",
+        e.message()
+    );
 }
 
 #[tokio::test]
