@@ -11,7 +11,7 @@ use std::{future::pending, net::SocketAddr, sync::Arc, time::Duration};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::JoinHandle,
     time::{interval, timeout},
@@ -109,13 +109,15 @@ pub async fn run(config: Config, ready: impl FnOnce(Addresses)) -> Result<(), St
     );
     tokio::spawn(http);
     tokio::spawn(keep_house(Arc::clone(&app), prometheus));
+    // Before anybody hears that it runs: a signal that comes at once must not kill it.
+    let signals = Signals::listen()?;
     info!(grpc = %addresses.grpc, admin = %addresses.admin, release = RELEASE, "ready");
     ready(addresses);
     supervisor::ready();
     tokio::spawn(supervisor::keep_telling(Arc::clone(&app)));
 
     let reloader = Reloader::new(config, tls, Arc::clone(&app));
-    wait_for_stop(&reloader).await?;
+    wait_for_stop(&reloader, signals).await;
     let patience = Duration::from_millis(app.limits.shutdown_ms);
     let _ = stop.send(true);
     match timeout(patience, grpc).await {
@@ -148,11 +150,29 @@ async fn finish(app: &Arc<App>) {
     info!("stopped");
 }
 
-async fn wait_for_stop(reloader: &Reloader) -> Result<(), StartError> {
-    let watch = |kind| signal(kind).map_err(|e| StartError::Other(format!("signals: {e}")));
-    let mut terminate = watch(SignalKind::terminate())?;
-    let mut interrupt = watch(SignalKind::interrupt())?;
-    let mut hangup = watch(SignalKind::hangup())?;
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, StartError> {
+        let watch = |kind| signal(kind).map_err(|e| StartError::Other(format!("signals: {e}")));
+        Ok(Self {
+            terminate: watch(SignalKind::terminate())?,
+            interrupt: watch(SignalKind::interrupt())?,
+            hangup: watch(SignalKind::hangup())?,
+        })
+    }
+}
+
+async fn wait_for_stop(reloader: &Reloader, signals: Signals) {
+    let Signals {
+        mut terminate,
+        mut interrupt,
+        mut hangup,
+    } = signals;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -166,7 +186,6 @@ async fn wait_for_stop(reloader: &Reloader) -> Result<(), StartError> {
     }
     supervisor::stopping();
     info!("stopping");
-    Ok(())
 }
 
 async fn stopped(mut stopping: watch::Receiver<bool>) {
