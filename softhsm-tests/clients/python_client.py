@@ -122,10 +122,11 @@ def jose(env):
                 keys.GetPublicKey(k.GetPublicKeyRequest(name=name)).jwk, algorithm=alg)
             head = b64(b'{"alg":"%s","kid":"%s"}' % (alg.encode(), public.key_id.encode()))
             body = b64(b'{"sub":"keywright"}')
+            algorithm = c.SignatureAlgorithm(scheme=scheme)
+            if alg.startswith("ES"):  # RFC 7518 §3.4: r||s; only ECDSA has two encodings
+                algorithm.encoding = c.SIGNATURE_ENCODING_RAW
             signature = crypto.Sign(c.SignRequest(
-                key=name, inputs=[f"{head}.{body}".encode()],
-                algorithm=c.SignatureAlgorithm(
-                    scheme=scheme, encoding=c.SIGNATURE_ENCODING_RAW))).signatures[0]
+                key=name, inputs=[f"{head}.{body}".encode()], algorithm=algorithm)).signatures[0]
             token = f"{head}.{body}.{b64(signature)}"
             assert jwt.decode(token, public, algorithms=[alg])["sub"] == "keywright", alg
             other = b64(b'{"sub":"else"}')
