@@ -167,7 +167,8 @@ keywright reencrypt --key payments/cards --lines --context table=cards --new-con
 keywright explain encrypt payments/cards --context table=cards\n  \
 keywright explain decrypt payments/cards --version 1 --principal spiffe://corp.example/payments/api")]
     Explain {
-        /// As in policies: encrypt, decrypt, rotate_key, …
+        /// As in policies: encrypt, decrypt, rotate_key, …; not create_key, list_keys and
+        /// generate_random, which are not about one key.
         action: String,
         /// Name of the key.
         key: String,
@@ -176,7 +177,9 @@ keywright explain decrypt payments/cards --version 1 --principal spiffe://corp.e
         /// Somebody else of your tenant; that needs the permission explain_other.
         #[arg(long, value_name = "SPIFFE-ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
         principal: Option<String>,
-        /// The version that made what is to be processed; left out: the primary one.
+        /// For actions that process (decrypt, reencrypt_from, decrypt_data_key, verify,
+        /// verify_mac, asymmetric_decrypt): the version that made what is to be
+        /// processed. Left out: the primary one.
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
         version: Option<u32>,
     },
@@ -194,10 +197,11 @@ keywright explain decrypt payments/cards --version 1 --principal spiffe://corp.e
         encoding: Encoding,
     },
     /// Sign a file of any size (Ed25519 signs the message itself: up to the server's
-    /// limit of an item, 1 MiB). ECDSA comes as DER, as openssl reads it; --encoding raw
-    /// for JOSE.
+    /// limit of an item, 1 MiB), or each line of a text. ECDSA comes as DER, as openssl
+    /// reads it; --encoding raw for JOSE.
     #[command(after_help = "Examples:\n  \
 keywright sign --key releases/linux --in app.tar --out app.tar.sig\n  \
+keywright sign --key receipts --lines --in receipts.jsonl --out signatures.txt\n  \
 keywright sign --key contracts/rsa --scheme pkcs1 --hash sha512 --in a.pdf --out a.sig")]
     Sign {
         /// Name of the key.
@@ -205,6 +209,10 @@ keywright sign --key contracts/rsa --scheme pkcs1 --hash sha512 --in a.pdf --out
         key: String,
         #[command(flatten)]
         how: How,
+        /// Sign each line by itself, without its line end: one signature in base64 on one
+        /// line for each.
+        #[arg(long)]
+        lines: bool,
         #[command(flatten)]
         files: Files,
     },
@@ -224,7 +232,7 @@ keywright sign --key contracts/rsa --scheme pkcs1 --hash sha512 --in a.pdf --out
         /// Only this version; left out: any that may verify.
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
         version: Option<u32>,
-        /// Read from here instead of standard input.
+        /// Read from here instead of standard input; - is standard input.
         #[arg(long = "in", value_name = "FILE")]
         input_file: Option<PathBuf>,
     },
@@ -235,7 +243,7 @@ keywright sign --key contracts/rsa --scheme pkcs1 --hash sha512 --in a.pdf --out
         /// Name of the key.
         #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
         key: String,
-        /// Read from here instead of standard input.
+        /// Read from here instead of standard input; - is standard input.
         #[arg(long = "in", value_name = "FILE")]
         input_file: Option<PathBuf>,
     },
@@ -253,7 +261,7 @@ keywright sign --key contracts/rsa --scheme pkcs1 --hash sha512 --in a.pdf --out
         /// Only this version; left out: any that may verify.
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
         version: Option<u32>,
-        /// Read from here instead of standard input.
+        /// Read from here instead of standard input; - is standard input.
         #[arg(long = "in", value_name = "FILE")]
         input_file: Option<PathBuf>,
     },
@@ -294,7 +302,7 @@ keywright asymmetric-decrypt --key inbox/partners --in secret.rsa --out secret")
 
 #[derive(Debug, Flags)]
 pub(crate) struct Files {
-    /// Read from here instead of standard input.
+    /// Read from here instead of standard input; - is standard input.
     #[arg(long = "in", value_name = "FILE")]
     pub(crate) input_file: Option<PathBuf>,
     /// Write here instead of standard output; whole or not at all.
@@ -308,7 +316,7 @@ pub(crate) struct How {
     /// RSA: PSS or PKCS#1 v1.5. Left out: PSS.
     #[arg(long, value_enum)]
     pub(crate) scheme: Option<Padding>,
-    /// RSA: the hash. Left out: sha256.
+    /// RSA: the hash. Left out: sha256. (ECDSA keys have one hash; it may be said.)
     #[arg(long, value_enum)]
     pub(crate) hash: Option<Hash>,
     /// RSA-PSS: length of the salt.
@@ -419,12 +427,8 @@ pub(crate) struct Data {
     /// Work on each line by itself: plaintext lines and kw1. tokens.
     #[arg(long)]
     pub(crate) lines: bool,
-    /// Read from here instead of standard input.
-    #[arg(long = "in", value_name = "FILE")]
-    pub(crate) input_file: Option<PathBuf>,
-    /// Write here instead of standard output; whole or not at all.
-    #[arg(long = "out", value_name = "FILE")]
-    pub(crate) output_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) files: Files,
 }
 
 #[derive(Debug, Subcommand)]
@@ -479,9 +483,69 @@ pub(crate) enum Encoding {
     Raw,
 }
 
+/// Is JSON asked for? For words that cannot be parsed otherwise.
+pub(crate) fn wants_json(words: impl Iterator<Item = std::ffi::OsString>) -> bool {
+    let words: Vec<_> = words.collect();
+    words.iter().any(|w| w == "--output=json")
+        || words
+            .windows(2)
+            .any(|pair| matches!(pair, [flag, value] if flag == "--output" && value == "json"))
+}
+
 pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err(format!("{text:?} is not KEY=VALUE")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// The commands below this one that do something, with their names.
+    fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, String)>) {
+        let path = format!("{path} {}", command.get_name());
+        let mut below = command.get_subcommands().peekable();
+        if below.peek().is_none() {
+            let text = command.get_after_help();
+            found.push((path, text.map(ToString::to_string).unwrap_or_default()));
+        } else {
+            below.for_each(|c| leaves(c, &path, found));
+        }
+    }
+
+    #[test]
+    fn every_command_has_examples_and_they_can_be_typed() {
+        let mut found = Vec::new();
+        leaves(&Args::command(), "", &mut found);
+        assert!(found.len() > 20, "{found:?}");
+        for (path, text) in found {
+            assert!(text.contains("Example"), "{path} has no example");
+            let typed: Vec<&str> = text
+                .lines()
+                .filter_map(|line| line.trim_start().split('|').next_back())
+                .map(|line| line.split(['<', '>']).next().unwrap_or_default().trim())
+                .filter(|line| line.starts_with("keywright "))
+                .collect();
+            assert!(
+                !typed.is_empty(),
+                "{path}: no example begins with keywright"
+            );
+            for line in typed {
+                let parsed = Args::try_parse_from(line.split_whitespace());
+                assert!(parsed.is_ok(), "{path}: {line}: {parsed:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn json_is_seen_before_anything_is_parsed() {
+        let wants = |line: &str| wants_json(line.split(' ').map(Into::into));
+        assert!(wants("keywright key oops --output json"));
+        assert!(wants("keywright --output=json key"));
+        assert!(!wants("keywright key show json --output table"));
     }
 }

@@ -6,7 +6,7 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, ErrorKind},
     path::{Path, PathBuf},
 };
 
@@ -44,7 +44,8 @@ struct Link {
 /// a head from before, in hexadecimal, that the log must still pass through.
 ///
 /// # Errors
-/// [`FailureKind::Audit`] with file and line of the first break.
+/// [`FailureKind::Audit`] with file and line of the first break; [`FailureKind::Usage`]
+/// for a directory that has nothing to do with it.
 pub fn verify(dir: &Path, noted: Option<&str>) -> Result<Report, Failure> {
     if noted.is_some_and(|head| head.len() != 64 || hex::decode(head).is_err()) {
         return Err(Failure::new(
@@ -52,13 +53,21 @@ pub fn verify(dir: &Path, noted: Option<&str>) -> Result<Report, Failure> {
             "--head is 64 hexadecimal digits, as `keywright audit verify` prints them",
         ));
     }
-    let folder = dir.join("audit");
-    let folder = if folder.is_dir() {
-        folder
-    } else {
-        dir.to_owned()
+    let of_daemon = dir.join("audit");
+    let (folder, must_have) = match of_daemon.is_dir() {
+        true => (of_daemon, true),
+        false => (dir.to_owned(), false),
     };
     let segments = segments(&folder)?;
+    if segments.is_empty() && !must_have {
+        return Err(Failure::new(
+            FailureKind::Usage,
+            format!(
+                "{} holds no audit log: give the data directory of the daemon (with a folder audit in it), or a folder with segments (*.jsonl)",
+                dir.display()
+            ),
+        ));
+    }
     let mut report = Report {
         records: 0,
         segments: segments.len(),
@@ -102,7 +111,14 @@ pub fn verify(dir: &Path, noted: Option<&str>) -> Result<Report, Failure> {
 fn segments(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     let io = |e| Failure::io(folder.display(), &e);
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(io)? {
+    let entries = fs::read_dir(folder).map_err(|e| match e.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => Failure::new(
+            FailureKind::Usage,
+            format!("{}: no such directory", folder.display()),
+        ),
+        _ => io(e),
+    })?;
+    for entry in entries {
         let path = entry.map_err(io)?.path();
         if path.extension().is_some_and(|e| e == "jsonl") {
             found.push(path);
@@ -227,7 +243,9 @@ mod tests {
         ];
         for (what, spoil) in spoils {
             let dir = tempfile::tempdir().unwrap();
-            spoil(&log(dir.path(), 25, 10));
+            let audit = dir.path().join("audit");
+            fs::create_dir(&audit).unwrap();
+            spoil(&log(&audit, 25, 10));
             assert_eq!(
                 verify(dir.path(), None).unwrap_err().kind(),
                 FailureKind::Audit,
@@ -253,6 +271,17 @@ mod tests {
                 FailureKind::Audit,
                 "{what}"
             );
+        }
+    }
+
+    #[test]
+    fn a_wrong_directory_is_no_broken_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "x").unwrap();
+        for wrong in [dir.path(), &dir.path().join("missing"), &file] {
+            let e = verify(wrong, None).unwrap_err();
+            assert_eq!(e.kind(), FailureKind::Usage, "{e}");
         }
     }
 

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::{Attempts, Client, Failure, FailureKind, proto, repeat};
+#[cfg(doc)]
+use crate::FailureKind;
+use crate::{Attempts, Client, Failure, proto, repeat};
 
 /// Non-secret pairs bound to what is encrypted.
 pub type Context = BTreeMap<String, String>;
@@ -251,7 +253,7 @@ impl Client {
         repeat(Attempts::default(), call)
             .await?
             .key
-            .ok_or_else(nonsense)
+            .ok_or_else(Failure::nonsense)
     }
 
     /// Creates a key. Tried once: an answer that got lost may have been a yes.
@@ -269,7 +271,7 @@ impl Client {
             ..Default::default()
         };
         let response = self.keys().create_key(request).await?.into_inner();
-        response.key.ok_or_else(nonsense)
+        response.key.ok_or_else(Failure::nonsense)
     }
 
     /// Makes a new version the primary one. Tried once.
@@ -279,7 +281,7 @@ impl Client {
     pub async fn rotate_key(&self, name: &str) -> Result<proto::Key, Failure> {
         let request = proto::RotateKeyRequest { name: name.into() };
         let response = self.keys().rotate_key(request).await?.into_inner();
-        response.key.ok_or_else(nonsense)
+        response.key.ok_or_else(Failure::nonsense)
     }
 }
 
@@ -288,9 +290,5 @@ fn all(errors: &[proto::ItemError]) -> Result<(), Failure> {
 }
 
 fn one<T>(items: Vec<T>) -> Result<T, Failure> {
-    items.into_iter().next().ok_or_else(nonsense)
-}
-
-fn nonsense() -> Failure {
-    Failure::new(FailureKind::Other, "the server's answer makes no sense")
+    items.into_iter().next().ok_or_else(Failure::nonsense)
 }

@@ -27,7 +27,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Args::command(), "keywright", &mut script);
             print(&String::from_utf8_lossy(&script))
         }
-        Cmd::Policy(command) => policy::run(&command),
+        Cmd::Policy(command) => policy::run(&command, output),
         Cmd::Audit(command) => audit::run(&command, output),
         // Files are opened before the server is asked.
         Cmd::Encrypt { key, context, data } => {
@@ -40,6 +40,17 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             let job = data::Job::open(&data, true)?;
             let client = Client::connect(&args.server.settings()).await?;
             job.decrypt(&client, key.as_deref(), context, output).await
+        }
+        Cmd::Sign {
+            key,
+            how,
+            lines: true,
+            files,
+        } => {
+            let algorithm = sign::message(&how)?;
+            let job = data::Job::to_sign(&files)?;
+            let client = Client::connect(&args.server.settings()).await?;
+            job.sign(&client, &key, algorithm, output).await
         }
         Cmd::Rewrap { key, data } => {
             let job = data::Job::open(&data, false)?;
@@ -76,7 +87,9 @@ async fn ask(client: &Client, command: Cmd, output: Output) -> Result<(), Failur
     match command {
         Cmd::Key(command) => key::run(client, command, output).await,
         Cmd::Random { bytes, encoding } => random::run(client, bytes, encoding, output).await,
-        Cmd::Sign { key, how, files } => {
+        Cmd::Sign {
+            key, how, files, ..
+        } => {
             let (from, to) = (files.input_file.as_deref(), files.output_file.as_deref());
             sign::sign(client, key, &how, from, to, output).await
         }
@@ -118,6 +131,7 @@ async fn ask(client: &Client, command: Cmd, output: Output) -> Result<(), Failur
             principal,
             version,
         } => {
+            explain::fits(&action, version)?;
             let request = ExplainRequest {
                 key,
                 action,

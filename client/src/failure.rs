@@ -5,7 +5,7 @@ use std::{error::Error as StdError, fmt, io};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::proto::ItemError;
+use crate::proto::{BatchError, ItemError};
 
 /// Who must act; each kind has an exit code of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Failure {
     kind: FailureKind,
     text: String,
     reason: Option<String>,
+    request_id: Option<String>,
+    complete_lines: Option<u64>,
 }
 
 impl Failure {
@@ -45,6 +47,43 @@ impl Failure {
             kind,
             text: text.into(),
             reason: None,
+            request_id: None,
+            complete_lines: None,
+        }
+    }
+
+    pub(crate) fn nonsense() -> Self {
+        Self::new(FailureKind::Other, "the server's answer makes no sense")
+    }
+
+    /// The same failure with a reason of our own, or the one another failure had.
+    #[must_use]
+    pub fn because(self, reason: impl Into<String>) -> Self {
+        Self {
+            reason: Some(reason.into()),
+            ..self
+        }
+    }
+
+    /// The id of the request that failed: it finds the audit record.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        self.request_id.as_deref()
+    }
+
+    /// Work on lines that failed on the way: so many lines were done, and all of them were
+    /// written.
+    #[must_use]
+    pub fn complete_lines(&self) -> Option<u64> {
+        self.complete_lines
+    }
+
+    /// The same failure, after so many lines.
+    #[must_use]
+    pub fn after_lines(self, complete_lines: Option<u64>) -> Self {
+        Self {
+            complete_lines,
+            ..self
         }
     }
 
@@ -80,6 +119,24 @@ impl Failure {
     pub fn at(self, place: impl fmt::Display) -> Self {
         Self {
             text: format!("{place}: {}", self.text),
+            ..self
+        }
+    }
+
+    /// The same failure, with a hint behind it.
+    #[must_use]
+    pub fn hint(self, hint: impl fmt::Display) -> Self {
+        Self {
+            text: format!("{}{hint}", self.text),
+            ..self
+        }
+    }
+
+    /// The same failure in other words; who must act, the reason and the request stay.
+    #[must_use]
+    pub fn reworded(self, text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
             ..self
         }
     }
@@ -123,6 +180,17 @@ impl Failure {
             reason: Some(error.reason.clone()),
             ..Self::new(kind(Code::from_i32(error.code)), error.message.clone())
         }
+    }
+
+    /// A batch of a stream that failed as a whole.
+    #[must_use]
+    pub fn batch(error: &BatchError) -> Self {
+        let mut text = error.message.clone();
+        if error.retry_after_ms != 0 {
+            let pause = std::time::Duration::from_millis(error.retry_after_ms);
+            text = format!("{text} (after {pause:?})");
+        }
+        Self::new(kind(Code::from_i32(error.code)), text).because(error.reason.clone())
     }
 
     /// An error with everything behind it, once each.
@@ -169,14 +237,10 @@ impl From<Status> for Failure {
         if let Some(retry) = details.retry_info().and_then(|r| r.retry_delay) {
             text = format!("{text} (after {retry:?})");
         }
-        if let Some(id) = details
-            .error_info()
-            .and_then(|i| i.metadata.get("request_id"))
-        {
-            text = format!("{text} [request {id}]");
-        }
+        let info = details.error_info();
         Self {
-            reason: details.error_info().map(|i| i.reason.clone()),
+            reason: info.map(|i| i.reason.clone()),
+            request_id: info.and_then(|i| i.metadata.get("request_id").cloned()),
             ..Self::new(kind(status.code()), text)
         }
     }
@@ -219,7 +283,11 @@ fn refused(chain: &str) -> Option<Failure> {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(&self.text)?;
+        match &self.request_id {
+            Some(id) => write!(f, " [request {id}]"),
+            None => Ok(()),
+        }
     }
 }
 

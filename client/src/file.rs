@@ -51,6 +51,10 @@ pub struct Summary {
     /// Envelopes that were there already.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub already_current: Option<u64>,
+    /// Envelopes that were opened under a version that is no longer the primary one:
+    /// rewrap them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rewrap_due: Option<u64>,
 }
 
 /// Told how many bytes of the input are done.

@@ -26,6 +26,7 @@ pub mod file;
 pub mod lines;
 mod reencrypt;
 mod retry;
+mod stream;
 mod tls;
 pub mod token;
 
@@ -36,6 +37,7 @@ pub use failure::{Failure, FailureKind};
 pub use keywright_proto::v1 as proto;
 pub use reencrypt::Move;
 pub use retry::{Attempts, repeat};
+pub use stream::{BatchStream, Piece, WAITING};
 
 /// Length of an envelope header (`docs/envelope.md`).
 pub const HEADER_LEN: usize = 136;

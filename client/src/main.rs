@@ -26,23 +26,37 @@ fn run(args: args::Args) -> Result<(), Failure> {
 }
 
 fn main() -> ExitCode {
-    let args = args::Args::parse();
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        // Also help and the version, which are no errors.
+        Err(e) if !e.use_stderr() || !args::wants_json(std::env::args_os()) => e.exit(),
+        Err(e) => {
+            let text = e.render().to_string();
+            let text = text.trim_end().trim_start_matches("error: ");
+            return say(&Failure::new(FailureKind::Usage, text), args::Output::Json);
+        }
+    };
     let output = args.output;
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            match output {
-                args::Output::Table => anstream::eprintln!("keywright: {failure}"),
-                args::Output::Json => anstream::eprintln!(
-                    "{}",
-                    serde_json::json!({ "error": {
-                        "message": failure.to_string(),
-                        "reason": failure.reason(),
-                        "exit_code": failure.exit_code(),
-                    } })
-                ),
-            }
-            ExitCode::from(failure.exit_code())
+        Err(failure) => say(&failure, output),
+    }
+}
+
+/// A failure on standard error.
+fn say(failure: &Failure, output: args::Output) -> ExitCode {
+    match output {
+        args::Output::Table => anstream::eprintln!("keywright: {failure}"),
+        args::Output::Json => {
+            let error = serde_json::json!({ "error": {
+                "message": failure.to_string(),
+                "reason": failure.reason(),
+                "exit_code": failure.exit_code(),
+                "request_id": failure.request_id(),
+                "complete_lines": failure.complete_lines(),
+            } });
+            anstream::eprintln!("{error}");
         }
     }
+    ExitCode::from(failure.exit_code())
 }

@@ -16,9 +16,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 const BUFFER: usize = 1 << 20;
 
-/// Standard input or a file, and how long it is when that is known.
+/// Standard input (also as `-`) or a file, and how long it is when that is known.
 pub(crate) fn input(path: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>), Failure> {
-    let Some(path) = path else {
+    let Some(path) = path.filter(|p| *p != Path::new("-")) else {
         return Ok((Box::new(io::stdin()), None));
     };
     let missing = |e| Failure::io(path.display(), &e);
@@ -78,6 +78,23 @@ impl Sink {
             path: path.to_owned(),
             secret,
         })
+    }
+
+    /// What is to be said when lines failed on the way: where to go on, or that there is
+    /// nothing.
+    pub(crate) fn lines_failed(&self, failure: Failure) -> Failure {
+        match (failure.complete_lines(), self) {
+            (None | Some(0), _) => failure,
+            (Some(_), Self::File { path, .. }) => {
+                let hint = format!("\nnothing was written to {}", path.display());
+                failure.after_lines(None).hint(hint)
+            }
+            (Some(n), Self::Stdout(_) | Self::Direct(_)) => failure.hint(format_args!(
+                "\nthe output is complete up to line {n}; go on with line {} (tail -n +{})",
+                n + 1,
+                n + 1
+            )),
+        }
     }
 
     /// Everything was written: make it visible.

@@ -26,24 +26,35 @@ keywright key create inbox/partners --spec rsa-3072 --use decrypt")]
         labels: Vec<(String, String)>,
     },
     /// Show a key and its versions.
+    #[command(
+        after_help = "Examples:\n  keywright key show payments/cards\n  keywright key show payments/cards --output json"
+    )]
     Show {
         /// Name of the key.
         name: String,
     },
     /// List the keys you may see.
+    #[command(
+        after_help = "Examples:\n  keywright key list\n  keywright key list --prefix payments/"
+    )]
     List {
         /// Only names that begin with this.
         #[arg(long, default_value = "")]
         prefix: String,
     },
     /// Create a new version and make it primary; old versions go on decrypting.
+    #[command(after_help = "Example:\n  keywright key rotate payments/cards")]
     Rotate {
         /// Name of the key.
         name: String,
     },
     /// Stop a version, or all of them, for now: neither protects nor processes.
+    #[command(
+        after_help = "Examples:\n  keywright key suspend payments/cards\n  keywright key suspend payments/cards --version 2"
+    )]
     Suspend(Versions),
     /// Let suspended and deactivated versions work again, all of them without --version.
+    #[command(after_help = "Example:\n  keywright key resume payments/cards --version 2")]
     Resume(Versions),
     /// Protect nothing more under a version; what it protected still opens.
     #[command(after_help = "Example:\n  keywright key deactivate payments/cards --version 1")]
@@ -71,6 +82,9 @@ keywright key schedule-destruction payments/cards --version 1 --days 30\n  \
 keywright key cancel-destruction payments/cards --version 1")]
     ScheduleDestruction(Destruction),
     /// Spare what is scheduled for destruction.
+    #[command(
+        after_help = "Example:\n  keywright key cancel-destruction payments/cards --version 1"
+    )]
     CancelDestruction(Versions),
     /// Write the public key.
     #[command(after_help = "Examples:\n  \

@@ -6,11 +6,11 @@ use std::{
 };
 
 use indicatif::ProgressBar;
-use keywright_client::{Client, Failure, FailureKind, Move, file, lines};
+use keywright_client::{Client, Failure, FailureKind, Move, file, lines, proto};
 use serde::Serialize;
 
 use crate::{
-    args::{Context, Data, Output},
+    args::{Context, Data, Files, Output},
     output::{Sink, bar, buffered, input},
 };
 
@@ -24,10 +24,19 @@ pub(crate) struct Job {
 
 impl Job {
     pub(crate) fn open(data: &Data, secret: bool) -> Result<Self, Failure> {
-        let (input, length) = input(data.input_file.as_deref())?;
-        let sink = Sink::open(data.output_file.as_deref(), secret)?;
+        Self::from_to(&data.files, data.lines, secret)
+    }
+
+    /// Lines to be signed.
+    pub(crate) fn to_sign(files: &Files) -> Result<Self, Failure> {
+        Self::from_to(files, true, false)
+    }
+
+    fn from_to(files: &Files, lines: bool, secret: bool) -> Result<Self, Failure> {
+        let (input, length) = input(files.input_file.as_deref())?;
+        let sink = Sink::open(files.output_file.as_deref(), secret)?;
         Ok(Self {
-            lines: data.lines,
+            lines,
             input,
             sink,
             bar: bar(length),
@@ -46,7 +55,9 @@ impl Job {
         let progress = move |done| bar.set_position(done);
         if self.lines {
             let input = buffered(self.input);
-            let s = lines::encrypt(client, key, &context, input, &mut self.sink, &progress).await?;
+            let done =
+                lines::encrypt(client, key, &context, input, &mut self.sink, &progress).await;
+            let s = done.map_err(|e| self.sink.lines_failed(e))?;
             let text = format!("encrypted {} lines under {key}", s.lines);
             finish(self.sink, &self.bar, output, &s, &text)
         } else {
@@ -69,15 +80,41 @@ impl Job {
         let progress = move |done| bar.set_position(done);
         if self.lines {
             let input = buffered(self.input);
-            let s = lines::decrypt(client, key, &context, input, &mut self.sink, &progress).await?;
+            let done =
+                lines::decrypt(client, key, &context, input, &mut self.sink, &progress).await;
+            let s = done.map_err(|e| self.sink.lines_failed(e))?;
             let text = format!("decrypted {} lines", s.lines);
+            let text = due(
+                text,
+                s.counts.rewrap_due,
+                "lines",
+                "--lines --in TOKENS --out TOKENS",
+            );
             finish(self.sink, &self.bar, output, &s, &text)
         } else {
             let s =
                 file::decrypt(client, key, &context, self.input, &mut self.sink, &progress).await?;
             let text = format!("decrypted {} bytes", s.bytes_out);
+            let text = due(text, s.rewrap_due, "segments", "--in FILE --out FILE");
             finish(self.sink, &self.bar, output, &s, &text)
         }
+    }
+
+    /// Signs each line.
+    pub(crate) async fn sign(
+        mut self,
+        client: &Client,
+        key: &str,
+        algorithm: proto::SignatureAlgorithm,
+        output: Output,
+    ) -> Result<(), Failure> {
+        let bar = self.bar.clone();
+        let progress = move |done| bar.set_position(done);
+        let input = buffered(self.input);
+        let done = lines::sign(client, key, algorithm, input, &mut self.sink, &progress).await;
+        let s = done.map_err(|e| self.sink.lines_failed(e))?;
+        let text = format!("signed {} lines with {key}", s.lines);
+        finish(self.sink, &self.bar, output, &s, &text)
     }
 
     pub(crate) async fn reencrypt(
@@ -99,7 +136,8 @@ impl Job {
         let progress = move |done| bar.set_position(done);
         if self.lines {
             let input = buffered(self.input);
-            let s = lines::reencrypt(client, &to, input, &mut self.sink, &progress).await?;
+            let done = lines::reencrypt(client, &to, input, &mut self.sink, &progress).await;
+            let s = done.map_err(|e| self.sink.lines_failed(e))?;
             let text = format!("re-encrypted {} lines under {key}", s.lines);
             finish(self.sink, &self.bar, output, &s, &text)
         } else {
@@ -126,8 +164,9 @@ impl Job {
         };
         if self.lines {
             let input = buffered(self.input);
-            let s = lines::rewrap(client, key, input, &mut self.sink, &progress).await?;
-            let text = moved("lines", s.rewrapped, s.already_current);
+            let done = lines::rewrap(client, key, input, &mut self.sink, &progress).await;
+            let s = done.map_err(|e| self.sink.lines_failed(e))?;
+            let text = moved("lines", s.counts.rewrapped, s.counts.already_current);
             finish(self.sink, &self.bar, output, &s, &text)
         } else {
             let s = file::rewrap(client, key, self.input, &mut self.sink, &progress).await?;
@@ -139,7 +178,7 @@ impl Job {
 
 /// An encrypted file on a terminal helps nobody.
 pub(crate) fn not_to_a_screen(data: &Data) -> Result<(), Failure> {
-    if data.lines || data.output_file.is_some() || !std::io::stdout().is_terminal() {
+    if data.lines || data.files.output_file.is_some() || !std::io::stdout().is_terminal() {
         return Ok(());
     }
     Err(Failure::new(
@@ -159,6 +198,16 @@ pub(super) fn pairs(context: Context) -> Result<BTreeMap<String, String>, Failur
         }
     }
     Ok(pairs)
+}
+
+/// Says what stands under an old version, and what to do.
+fn due(text: String, count: Option<u64>, what: &str, files: &str) -> String {
+    match count {
+        None | Some(0) => text,
+        Some(n) => format!(
+            "{text}; {n} {what} are under an old version of their key, move them with: keywright rewrap {files}"
+        ),
+    }
 }
 
 /// The summary goes to standard error: standard output may be the data.

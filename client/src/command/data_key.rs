@@ -11,7 +11,7 @@ use keywright_client::{
         OaepHash, RewrapRequest,
     },
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     data::pairs,
@@ -69,8 +69,14 @@ pub(crate) async fn run(client: &Client, command: DataKey, output: Output) -> Re
                 .decrypt_data_keys(request)
                 .await?
                 .into_inner();
+            let due = !response.rewrap_due.is_empty();
             let plaintext = response.plaintexts.into_iter().next().unwrap_or_default();
-            show(&[("plaintext", &plaintext)], output)
+            if due && output == Output::Table {
+                anstream::eprintln!(
+                    "it is under an old version of its key, move it with: keywright data-key rewrap {wrapped}"
+                );
+            }
+            opened(&plaintext, due, output)
         }
     }
 }
@@ -99,6 +105,16 @@ async fn generate(
     let mut parts = vec![("plaintext", &key.plaintext), ("wrapped", &key.wrapped)];
     parts.retain(|(_, bytes)| !bytes.is_empty());
     show(&parts, output)
+}
+
+fn opened(plaintext: &Bytes, rewrap_due: bool, output: Output) -> Result<(), Failure> {
+    match output {
+        Output::Table => show(&[("plaintext", plaintext)], output),
+        Output::Json => output::json(&json!({
+            "plaintext": BASE64_STANDARD.encode(plaintext),
+            "rewrap_due": rewrap_due,
+        })),
+    }
 }
 
 fn show(parts: &[(&str, &Bytes)], output: Output) -> Result<(), Failure> {
@@ -142,11 +158,49 @@ pub(crate) async fn asymmetric_decrypt(
     let response = client
         .crypto()
         .asymmetric_decrypt(request)
-        .await?
+        .await
+        .map_err(|status| not_opened(status.into(), hash))?
         .into_inner();
     let plaintext = response.plaintexts.into_iter().next().unwrap_or_default();
     let mut sink = Sink::open(to, true)?;
     sink.write_all(&plaintext)
         .map_err(|e| Failure::io("output", &e))?;
     sink.finish()
+}
+
+/// There is no context here: what may be wrong is something else.
+fn not_opened(failure: Failure, hash: Oaep) -> Failure {
+    if failure.reason() != Some("DECRYPTION_FAILED") {
+        return failure;
+    }
+    let hash = match hash {
+        Oaep::Sha1 => "sha1",
+        Oaep::Sha256 => "sha256",
+        Oaep::Sha384 => "sha384",
+        Oaep::Sha512 => "sha512",
+    };
+    failure.reworded(format!(
+        "the ciphertext does not open with --hash {hash}: it was made with another hash (openssl takes sha1 unless rsa_oaep_md says otherwise), for another key or --version, with a label, or it was changed"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_open_speaks_of_the_hash() {
+        let said = |reason: &str| {
+            let failure = Failure::new(FailureKind::Data, "context").because(reason);
+            not_opened(failure, Oaep::Sha384)
+        };
+        let failure = said("DECRYPTION_FAILED");
+        let text = failure.to_string();
+        assert!(
+            text.contains("--hash sha384") && !text.contains("context"),
+            "{text}"
+        );
+        assert_eq!(failure.reason(), Some("DECRYPTION_FAILED"));
+        assert_eq!(said("ITEM_TOO_LARGE").to_string(), "context");
+    }
 }

@@ -15,7 +15,7 @@ use keywright_client::{
     },
 };
 use serde_json::{Value, json};
-use show::{key_json, show, table, time};
+use show::{key_json, show, state_of, table, time};
 
 use crate::{
     args::{Changes, Destruction, Key, Output, PublicForm, Spec, Use, Versions},
@@ -228,12 +228,18 @@ async fn list(client: &Client, prefix: String, output: Output) -> Result<(), Fai
     if output == Output::Json {
         return output::json(&Value::Array(keys.iter().map(key_json).collect()));
     }
-    let mut table = table(&["name", "spec", "primary", "versions", "created"]);
+    let mut table = table(&[
+        "name", "spec", "use", "primary", "state", "versions", "created",
+    ]);
     for key in &keys {
+        let mut versions = key.versions.iter();
+        let primary = versions.find(|v| v.number == key.primary_version);
         table.add_row([
             key.name.clone(),
             Spec::name(key.spec()),
+            Use::name(key.r#use()),
             key.primary_version.to_string(),
+            primary.map_or_else(String::new, |v| state_of(key, v)),
             key.versions.len().to_string(),
             time(key.created_unix_ms),
         ]);

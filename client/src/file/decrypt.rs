@@ -38,14 +38,18 @@ pub async fn decrypt(
         .map(|piece| async move { open(client, key, context, &header, piece?).await })
         .buffered(IN_FLIGHT);
     let mut opened = std::pin::pin!(opened);
-    while let Some((taken, plaintext)) = opened.try_next().await? {
+    let mut due = 0;
+    while let Some((taken, response)) = opened.try_next().await? {
+        let plaintext = response.packed_plaintexts.unwrap_or_default().data;
         output.write_all(&plaintext).map_err(out)?;
+        due += u64::from(!response.rewrap_due.is_empty());
         summary.bytes_in += taken;
         summary.bytes_out += plaintext.len() as u64;
         summary.segments += 1;
         progress(summary.bytes_in);
     }
     output.flush().map_err(out)?;
+    summary.rewrap_due = Some(due);
     Ok(summary)
 }
 
@@ -77,7 +81,7 @@ async fn open(
     context: &BTreeMap<String, String>,
     header: &FileHeader,
     piece: Piece,
-) -> Result<(u64, bytes::Bytes), Failure> {
+) -> Result<(u64, proto::DecryptResponse), Failure> {
     let taken = piece.bytes.len() as u64;
     let lengths = split(header, &piece)?;
     let (aads, aad_lengths) = header.aads(piece.number, lengths.len(), piece.last);
@@ -104,10 +108,10 @@ async fn open(
         .await
         .map_err(|status| explain(status.into(), number))?
         .into_inner();
-    if let Some(error) = response.errors.first() {
-        return Err(explain(Failure::item(error), number));
+    match response.errors.first() {
+        Some(error) => Err(explain(Failure::item(error), number)),
+        None => Ok((taken, response)),
     }
-    Ok((taken, response.packed_plaintexts.unwrap_or_default().data))
 }
 
 pub(super) fn explain(failure: Failure, segment: u64) -> Failure {
@@ -120,6 +124,23 @@ pub(super) fn explain(failure: Failure, segment: u64) -> Failure {
     } else {
         "the file was changed, cut short, extended or reordered"
     };
-    Failure::new(FailureKind::Data, format!("{failure}; {hint}"))
+    failure
+        .hint(format_args!("; {hint}"))
         .at(format_args!("segment {segment}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_ours_keep_the_reason_of_the_server() {
+        let said = Failure::new(FailureKind::Data, "no").because("DECRYPTION_FAILED");
+        let failure = explain(said, 3);
+        assert_eq!(failure.reason(), Some("DECRYPTION_FAILED"));
+        assert_eq!(
+            failure.to_string(),
+            "segment 3: no; the file was changed, cut short, extended or reordered"
+        );
+    }
 }

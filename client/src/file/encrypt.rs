@@ -11,7 +11,7 @@ use super::{
     IN_FLIGHT, Piece, Pieces, Progress, Summary,
     format::{FILE_HEADER_LEN, FileHeader},
 };
-use crate::{Client, Failure, FailureKind, HEADER_LEN, proto};
+use crate::{Client, Failure, HEADER_LEN, proto};
 
 /// Encrypts everything `input` has under the primary version of a key.
 ///
@@ -38,10 +38,7 @@ pub async fn encrypt(
     while let Some((taken, response)) = sealed.try_next().await? {
         let items = response.packed_items.unwrap_or_default();
         if response.header.len() != HEADER_LEN || !response.errors.is_empty() {
-            return Err(Failure::new(
-                FailureKind::Other,
-                "the server's answer makes no sense",
-            ));
+            return Err(Failure::nonsense());
         }
         if summary.segments == 0 {
             // Not before the server has said yes.

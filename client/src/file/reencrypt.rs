@@ -10,7 +10,7 @@ use super::{
     decrypt::{explain, read_header, split},
     format::{FILE_HEADER_LEN, FileHeader},
 };
-use crate::{Client, Failure, FailureKind, HEADER_LEN, Move, proto};
+use crate::{Client, Failure, HEADER_LEN, Move, proto};
 
 /// Copies a file with every segment in a new envelope. Plaintext stays in the server.
 ///
@@ -38,10 +38,7 @@ pub async fn reencrypt(
     while let Some((taken, response)) = moved.try_next().await? {
         let items = response.packed_items.unwrap_or_default();
         if response.header.len() != HEADER_LEN || (HEADER_LEN + items.data.len()) as u64 != taken {
-            return Err(Failure::new(
-                FailureKind::Other,
-                "the server's answer makes no sense",
-            ));
+            return Err(Failure::nonsense());
         }
         output.write_all(&response.header).map_err(out)?;
         output.write_all(&items.data).map_err(out)?;

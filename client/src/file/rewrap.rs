@@ -9,7 +9,7 @@ use super::{
     decrypt::{read_header, split},
     format::{FILE_HEADER_LEN, FileHeader},
 };
-use crate::{Client, Failure, FailureKind, HEADER_LEN, proto};
+use crate::{Client, Failure, HEADER_LEN, proto};
 
 /// Bytes of a header that rewrap must not change.
 const FIXED_LEN: usize = 68;
@@ -18,7 +18,7 @@ const FIXED_LEN: usize = 68;
 /// headers travel; the payload stays here.
 ///
 /// # Errors
-/// [`FailureKind::Data`] when this is not an encrypted file, else what the server says.
+/// [`FailureKind::Data`](crate::FailureKind::Data) when this is not an encrypted file, else what the server says.
 pub async fn rewrap(
     client: &Client,
     key: Option<&str>,
@@ -86,9 +86,6 @@ fn checked<'a>(
         [new] if new.len() == HEADER_LEN && new.get(..FIXED_LEN) == old.get(..FIXED_LEN) => {
             Ok((new, payload))
         }
-        _ => Err(Failure::new(
-            FailureKind::Other,
-            "the server's answer makes no sense",
-        )),
+        _ => Err(Failure::nonsense()),
     }
 }

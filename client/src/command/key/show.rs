@@ -49,9 +49,9 @@ pub(super) fn show(key: Option<proto::Key>, output: Output) -> Result<(), Failur
     for v in &key.versions {
         let mut row = vec![
             v.number.to_string(),
-            state(v.state).to_owned(),
+            state_of(&key, v),
             time(v.created_unix_ms),
-            time_or_never(v.last_protect_unix_ms),
+            last_protected(v),
             time_or_never(v.last_process_unix_ms),
         ];
         if wraps {
@@ -103,6 +103,30 @@ fn state(state: i32) -> &'static str {
     }
 }
 
+/// The state, and whether the minimum version of the key forbids more than it does.
+pub(super) fn state_of(key: &proto::Key, version: &proto::KeyVersion) -> String {
+    let state = state(version.state);
+    if below_minimum(key, version) {
+        format!("{state}, below minimum")
+    } else {
+        state.to_owned()
+    }
+}
+
+/// It processes nothing. What is destroyed could not anyway.
+fn below_minimum(key: &proto::Key, version: &proto::KeyVersion) -> bool {
+    version.number < key.minimum_version && version.state() != KeyState::Destroyed
+}
+
+/// Wraps are reserved before they are made, the time of the last one is stored about once
+/// a minute: a daemon that was killed in between has lost it.
+fn last_protected(version: &proto::KeyVersion) -> String {
+    match (version.last_protect_unix_ms, version.wraps_reserved) {
+        (0, 1..) => "not known; not since the last save".into(),
+        (at, _) => time_or_never(at),
+    }
+}
+
 pub(super) fn time(unix_ms: i64) -> String {
     jiff::Timestamp::from_millisecond(unix_ms)
         .map_or_else(|_| unix_ms.to_string(), |t| format!("{t:.0}"))
@@ -129,6 +153,7 @@ pub(super) fn key_json(key: &proto::Key) -> Value {
             json!({
                 "number": v.number,
                 "state": state(v.state),
+                "below_minimum": below_minimum(key, v),
                 "created": time(v.created_unix_ms),
                 "wraps_reserved": v.wraps_reserved,
                 "rotation_due": v.rotation_due,
@@ -155,4 +180,36 @@ pub(super) fn key_json(key: &proto::Key) -> Value {
         "created": time(key.created_unix_ms),
         "revision": key.revision,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(number: u32, wraps_reserved: u64, last_protect_unix_ms: i64) -> proto::KeyVersion {
+        proto::KeyVersion {
+            number,
+            state: KeyState::Active.into(),
+            wraps_reserved,
+            last_protect_unix_ms,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_version_below_the_minimum_says_so() {
+        let key = proto::Key {
+            minimum_version: 2,
+            ..Default::default()
+        };
+        assert_eq!(state_of(&key, &version(1, 0, 0)), "active, below minimum");
+        assert_eq!(state_of(&key, &version(2, 0, 0)), "active");
+    }
+
+    #[test]
+    fn never_is_said_of_what_never_wrapped() {
+        assert_eq!(last_protected(&version(1, 0, 0)), "never");
+        assert!(last_protected(&version(1, 65_536, 0)).starts_with("not known"));
+        assert!(last_protected(&version(1, 65_536, 1)).starts_with("1970-"));
+    }
 }
