@@ -95,6 +95,22 @@ fn keys_are_updated_and_explained() {
     let _ = fails(&mut explain("admin", &["encrypt", KEY]), 4);
     let text = fails(&mut explain("user", &["decrypt", KEY, "--version", "1"]), 8);
     assert!(text.contains("below its minimum version 2"), "{text}");
+    let json = ["encrypt", KEY, "--output", "json"];
+    let e = fails(&mut explain("admin", &json), 4);
+    let e: serde_json::Value = serde_json::from_str(&e).unwrap();
+    assert_eq!(e["error"]["reason"], "PERMISSION_DENIED");
+    let text = fails(&mut explain("user", &["encrypt", KEY, "--version", "1"]), 2);
+    assert!(text.contains("the primary version"), "{text}");
+    let _ = fails(&mut explain("user", &["create_key", KEY]), 2);
+    let table = |args: &[&str]| {
+        String::from_utf8(ok(daemon.cli().args(["key"]).args(args)).stdout).unwrap()
+    };
+    assert!(table(&["show", KEY]).contains("active, below minimum"));
+    let listed = table(&["list"]);
+    assert!(
+        listed.contains("use") && listed.contains("encrypt") && listed.contains("active"),
+        "{listed}"
+    );
     let user = "spiffe://dev.keywright/user";
     let about = explain("admin", &["decrypt", KEY, "--principal", user]).output();
     let about = String::from_utf8(about.unwrap().stdout).unwrap();
@@ -109,6 +125,13 @@ fn keys_are_updated_and_explained() {
     let e: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(e["error"]["reason"], "KEY_NOT_FOUND");
     assert_eq!(e["error"]["exit_code"], 5);
+    assert!(e["error"]["request_id"].as_str().unwrap().len() > 8);
+    // Also of what cannot be parsed.
+    let oops = ["key", "oops", "--output", "json"];
+    let e = fails(daemon.cli().args(oops), 2);
+    let e: serde_json::Value = serde_json::from_str(&e).unwrap();
+    assert_eq!(e["error"]["exit_code"], 2);
+    assert!(e["error"]["message"].as_str().unwrap().contains("oops"));
 }
 
 #[test]
@@ -227,6 +250,14 @@ fn policies_are_checked_and_tested_without_a_server() {
         said.contains("FAILED  users encrypt: allowed; decided by key-user"),
         "{said}"
     );
+    let out = policy("test").args(["--output", "json"]).output().unwrap();
+    let said: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(said["failed"], 1);
+    let e: serde_json::Value = serde_json::from_slice(&out.stderr).unwrap();
+    assert_eq!(e["error"]["exit_code"], 6);
+    let checked = ok(policy("check").args(["--output", "json"])).stdout;
+    let checked: serde_json::Value = serde_json::from_slice(&checked).unwrap();
+    assert_eq!(checked["set"].as_str().unwrap().len(), 64);
     // Errors stand at their line: what is no policy, and what does not fit the schema.
     for (wrong, place) in [
         ("permit (principal,\n  action == oops\n", "extra.cedar:2:"),

@@ -14,6 +14,7 @@
 mod cli;
 mod data;
 mod lifecycle;
+mod lines;
 mod openssl;
 mod operation;
 mod start;
