@@ -63,21 +63,15 @@ async fn schedule(settings: &Settings) {
 fn every_metric_is_documented_and_every_documented_one_is_there() {
     let (dir, daemon) = start();
     create(&daemon);
-    let sealed = feed(
-        daemon.cli().args(["encrypt", "--key", KEY, "--lines"]),
-        b"a\nb\n",
-    );
-    let opened = feed(daemon.cli().args(["decrypt", "--lines"]), &sealed.stdout);
-    assert_eq!(opened.stdout, b"a\nb\n");
+    let sealed = feed(daemon.cli().args(["encrypt", "--key", KEY]), b"ab");
+    let opened = feed(daemon.cli().arg("decrypt"), &sealed.stdout);
+    assert_eq!(opened.stdout, b"ab");
     let _ = fails(daemon.cli().args(["key", "show", "no/such"]), 5);
     runtime().block_on(schedule(&client(&daemon, &daemon.dir)));
     let (_, before) = daemon.get("/metrics");
     // A token that goes away is the way to its errors.
     fs::rename(daemon.dir.join("tokens"), dir.path().join("away")).unwrap();
-    let _ = feed(
-        daemon.cli().args(["encrypt", "--key", KEY, "--lines"]),
-        b"a\n",
-    );
+    let _ = feed(daemon.cli().args(["encrypt", "--key", KEY]), b"a");
     eventually("down", || {
         let (_, body) = daemon.get("/metrics");
         value(&body, "keywright_hsm_state{state=\"down\"}") == 1.0
@@ -164,14 +158,9 @@ fn every_line_of_a_request_says_which() {
     fs::rename(daemon.dir.join("tokens"), dir.path().join("away")).unwrap();
     let secret = "CONTEXT-canary";
     let sealed = feed(
-        daemon.cli().args([
-            "encrypt",
-            "--key",
-            KEY,
-            "--lines",
-            "--context",
-            &format!("c={secret}"),
-        ]),
+        daemon
+            .cli()
+            .args(["encrypt", "--key", KEY, "--context", &format!("c={secret}")]),
         b"PLAINTEXT-canary\n",
     );
     assert!(!sealed.status.success());
