@@ -2,7 +2,7 @@
 //! answer is there; answers come back in order, each with the note that went in with its
 //! batch. A batch that fails does not end the stream.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, error::Error};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -120,6 +120,15 @@ pub struct BatchStream<P: Piece, T> {
 
 impl<P: Piece, T> BatchStream<P, T> {
     pub(crate) async fn open(client: &Client) -> Result<Self, Failure> {
+        match Self::try_open(client).await {
+            // The server took leave of an old connection while it was quiet, and that is
+            // seen only now. The next attempt makes a new one; nothing was sent.
+            Err(status) if status.source().is_some() => Ok(Self::try_open(client).await?),
+            opened => Ok(opened?),
+        }
+    }
+
+    async fn try_open(client: &Client) -> Result<Self, Status> {
         let (pieces, mut receiver) = mpsc::channel(WAITING);
         let receiver = stream::poll_fn(move |context| receiver.poll_recv(context));
         Ok(Self {
