@@ -9,7 +9,7 @@ use std::{fmt, time::Duration};
 
 use keywright_hsm as hsm;
 
-use crate::key::Unusable;
+use crate::key::{KeyState, Unusable};
 
 /// Result of the service.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -19,6 +19,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Kind {
     /// The caller sent something that can never work.
     InvalidArgument,
+    /// The message is longer than the server reads.
+    TooLong,
     /// The caller has no identity here.
     Unauthenticated,
     /// The caller may not.
@@ -77,6 +79,8 @@ reasons! {
     BatchTooLarge = "BATCH_TOO_LARGE", InvalidArgument;
     /// The CRC32C that came along is not that of the bytes that came along.
     ChecksumMismatch = "CHECKSUM_MISMATCH", InvalidArgument;
+    /// The whole message is longer than the server reads.
+    MessageTooLarge = "MESSAGE_TOO_LARGE", TooLong;
     /// One item or its AAD is too large.
     ItemTooLarge = "ITEM_TOO_LARGE", InvalidArgument;
     /// Not an envelope of ours.
@@ -189,6 +193,18 @@ impl Error {
         Self::new(
             Reason::DecryptionFailed,
             "decryption failed: key, context, AAD and ciphertext do not belong together",
+        )
+    }
+
+    /// The message is longer than `limit` bytes.
+    #[must_use]
+    pub fn too_long(limit: usize) -> Self {
+        Self::new(
+            Reason::MessageTooLarge,
+            format!(
+                "the message has more than the {limit} bytes the server reads; send smaller \
+                 batches, or let the operator raise limits.message_bytes"
+            ),
         )
     }
 
@@ -311,6 +327,11 @@ impl From<Unusable> for Error {
                 Reason::KeyState,
                 format!("version {n} of this key is not scheduled for destruction"),
             ),
+            Unusable::NoneScheduled => Self::new(
+                Reason::KeyState,
+                "no version of this key is scheduled for destruction; there is nothing to cancel",
+            ),
+            Unusable::NoneMay(to) => Self::new(Reason::KeyState, none_may(to)),
             Unusable::InUse(n) => Self::new(
                 Reason::KeyState,
                 format!(
@@ -328,6 +349,23 @@ impl From<Unusable> for Error {
                 format!("version {n} of this key is {}", state.name()),
             ),
         }
+    }
+}
+
+/// The states a version would have to be in.
+fn none_may(to: KeyState) -> &'static str {
+    match to {
+        KeyState::Active | KeyState::PreActivation => {
+            "no version of this key is suspended or deactivated; there is nothing to resume"
+        }
+        KeyState::Suspended => {
+            "no version of this key is active or deactivated; there is nothing to suspend"
+        }
+        KeyState::Deactivated => {
+            "no version of this key is active or suspended; there is nothing to deactivate"
+        }
+        KeyState::Compromised => "every version of this key is compromised or destroyed already",
+        KeyState::Destroyed => "every version of this key is destroyed already",
     }
 }
 

@@ -214,6 +214,23 @@ impl Keyring {
         })
     }
 
+    /// A permit for a key that nobody else can change until the [`Change`] is dropped. It is
+    /// opened twice: before, so that nobody stops the changes of a key they may not touch,
+    /// and after, for key and policies may have changed until the door was shut.
+    ///
+    /// # Errors
+    /// As for [`Keyring::open`] and [`Keyring::begin_change`].
+    pub fn open_alone<A: KeyAction>(
+        self: &Arc<Self>,
+        asking: &Asking<'_>,
+        name: &KeyName,
+        entry: &mut Entry,
+    ) -> Result<(Permit<A>, Change)> {
+        let before = self.open::<A>(asking, name, entry)?;
+        let change = self.begin_change(before.key().tenant, name)?;
+        Ok((self.open(asking, name, entry)?, change))
+    }
+
     /// How many keys there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -322,4 +339,86 @@ fn note(entry: &mut Entry, key: &Key, verdict: &Verdict) {
         id: key.id.to_string(),
         version: None,
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use keywright_pki::SpiffeId;
+
+    use super::*;
+    use crate::{
+        key::tests::key,
+        policy::{Caller, Roles, act},
+    };
+
+    fn engine(policy: &str) -> Engine {
+        let files = BTreeMap::from([("a.cedar".to_owned(), policy.to_owned())]);
+        Engine::new(&files, "[roles]", Roles::parse("[roles]").unwrap()).unwrap()
+    }
+
+    const OPEN: &str = "permit (principal, action, resource is Key);";
+
+    /// Asks for a change alone, and does `meanwhile` after the first check and before the
+    /// door is shut.
+    fn overtaken(meanwhile: impl FnOnce(&Arc<Keyring>)) -> Result<u64> {
+        let keyring = Arc::new(Keyring::new(vec![key("a")], engine(OPEN)));
+        let caller = Caller {
+            id: SpiffeId::parse("spiffe://a/admin").unwrap(),
+            tenant: TenantId([2; 16]),
+            tenant_name: "t".into(),
+            certificate: [0; 32],
+        };
+        let asking = Asking {
+            caller: &caller,
+            now_ms: 0,
+            context: None,
+        };
+        let name = KeyName::parse("a").unwrap();
+        let seen = keyring.current(&key("a")).unwrap();
+        let idle = Arc::strong_count(&seen);
+        thread::scope(|s| {
+            let door = keyring.changing.lock();
+            let asked = s.spawn(|| {
+                let mut entry = Entry::default();
+                let alone = keyring.open_alone::<act::RotateKey>(&asking, &name, &mut entry);
+                alone.map(|(permit, _)| permit.key().revision.0)
+            });
+            // The first permit holds the key and waits at the door.
+            while Arc::strong_count(&seen) == idle {
+                thread::yield_now();
+            }
+            meanwhile(&keyring);
+            drop(door);
+            asked.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn a_change_is_allowed_by_the_policies_of_now() {
+        assert_eq!(overtaken(|_| {}).unwrap(), 1);
+        let closed = |keyring: &Arc<Keyring>| {
+            keyring.enforce(engine(&format!(
+                "{OPEN} forbid (principal, action == Action::\"rotate_key\", resource is Key);"
+            )));
+        };
+        let refused = overtaken(closed).unwrap_err();
+        assert_eq!(refused.reason(), Reason::PermissionDenied);
+    }
+
+    #[test]
+    fn a_change_begins_from_the_key_of_now() {
+        let labelled = |keyring: &Arc<Keyring>| {
+            let next = key("a").updated(None, None, None).unwrap();
+            let change = Change {
+                keyring: Arc::clone(keyring),
+                what: (TenantId([9; 16]), next.name.clone()),
+            };
+            change.publish(next);
+            // Its drop would wait at the door.
+            std::mem::forget(change);
+        };
+        assert_eq!(overtaken(labelled).unwrap(), 2);
+    }
 }

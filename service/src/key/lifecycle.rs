@@ -30,7 +30,7 @@ impl Key {
         only: Option<u32>,
         to: KeyState,
     ) -> Result<(Self, Vec<VersionNumber>), Unusable> {
-        self.change_versions(only, |version| {
+        self.change_versions(only, Unusable::NoneMay(to), |version| {
             let KeyVersion { number, state, .. } = *version;
             match version.destroy_at_ms {
                 // A compromise is a fact, whatever else is planned.
@@ -63,7 +63,8 @@ impl Key {
         if let Some(version) = self.versions().filter(wanted).find(active) {
             return Err(Unusable::InUse(version.number));
         }
-        self.change_versions(only, |version| {
+        let nothing = Unusable::NoneMay(KeyState::Destroyed);
+        self.change_versions(only, nothing, |version| {
             let KeyVersion { number, state, .. } = *version;
             if let Some(at) = version.destroy_at_ms {
                 return Err(Unusable::Scheduled(number, at));
@@ -86,9 +87,11 @@ impl Key {
     /// # Errors
     /// [`Unusable::NoSuchVersion`], [`Unusable::NotScheduled`].
     pub fn spared(&self, only: Option<u32>) -> Result<(Self, Vec<VersionNumber>), Unusable> {
-        self.change_versions(only, |version| match version.destroy_at_ms.take() {
-            Some(_) => Ok(()),
-            None => Err(Unusable::NotScheduled(version.number)),
+        self.change_versions(only, Unusable::NoneScheduled, |version| {
+            match version.destroy_at_ms.take() {
+                Some(_) => Ok(()),
+                None => Err(Unusable::NotScheduled(version.number)),
+            }
         })
     }
 
@@ -97,13 +100,17 @@ impl Key {
     /// # Errors
     /// [`Unusable::NoSuchVersion`], [`Unusable::NotScheduled`].
     pub fn destroyed(&self, number: u32) -> Result<(Self, Vec<VersionNumber>), Unusable> {
-        self.change_versions(Some(number), |version| match version.destroy_at_ms.take() {
-            Some(_) => {
-                version.state = KeyState::Destroyed;
-                Ok(())
-            }
-            None => Err(Unusable::NotScheduled(version.number)),
-        })
+        self.change_versions(
+            Some(number),
+            Unusable::NoneScheduled,
+            |version| match version.destroy_at_ms.take() {
+                Some(_) => {
+                    version.state = KeyState::Destroyed;
+                    Ok(())
+                }
+                None => Err(Unusable::NotScheduled(version.number)),
+            },
+        )
     }
 
     /// The next picture with other notes and rules.
@@ -127,16 +134,20 @@ impl Key {
     }
 
     /// Changes one version, which must work, or all that can be; and says which ones.
+    /// `nothing`: why no version at all could be changed.
     fn change_versions(
         &self,
         only: Option<u32>,
+        nothing: Unusable,
         mut change: impl FnMut(&mut KeyVersion) -> Result<(), Unusable>,
     ) -> Result<(Self, Vec<VersionNumber>), Unusable> {
-        let named = only.unwrap_or(self.primary.get());
-        self.version(named).ok_or(Unusable::NoSuchVersion(named))?;
+        if let Some(number) = only {
+            self.version(number)
+                .ok_or(Unusable::NoSuchVersion(number))?;
+        }
         let mut next = self.next_picture();
         let mut changed = Vec::new();
-        let mut refused = Unusable::NoSuchVersion(named);
+        let mut refused = nothing;
         for version in next.versions.values_mut() {
             let number = version.number;
             if only.is_some_and(|n| n != number.get()) {
@@ -144,8 +155,9 @@ impl Key {
             }
             match change(version) {
                 Ok(()) => changed.push(number),
-                // When nothing works, the named version says why.
-                Err(why) if number.get() == named => refused = why,
+                Err(why) if only.is_some() => refused = why,
+                // What is planned for a version is the news, not that the others are done.
+                Err(why @ Unusable::Scheduled(..)) => refused = why,
                 Err(_) => {}
             }
         }
@@ -176,7 +188,10 @@ mod tests {
         assert_eq!(states(&all), [KeyState::Compromised, KeyState::Suspended]);
         let refused = |k: &Key, only, to| matches!(k.moved(only, to), Err(Unusable::Move { .. }));
         assert!(refused(&mixed, Some(1), KeyState::Active));
-        assert!(refused(&all, None, KeyState::Suspended));
+        assert_eq!(
+            all.moved(None, KeyState::Suspended).unwrap_err(),
+            Unusable::NoneMay(KeyState::Suspended)
+        );
         assert_eq!(
             two.moved(Some(9), KeyState::Suspended).unwrap_err(),
             Unusable::NoSuchVersion(9)
@@ -207,6 +222,7 @@ mod tests {
         assert!(dying.moved(Some(1), KeyState::Compromised).is_ok());
         let (spared, _) = dying.spared(None).unwrap();
         assert_eq!(process(&spared), Ok(()));
+        assert_eq!(spared.spared(None).unwrap_err(), Unusable::NoneScheduled);
         let none = Unusable::NotScheduled(first);
         assert_eq!(spared.spared(Some(1)).unwrap_err(), none);
         assert_eq!(spared.destroyed(1).unwrap_err(), none);

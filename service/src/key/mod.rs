@@ -126,6 +126,10 @@ pub enum Unusable {
     Scheduled(VersionNumber, i64),
     /// It is not scheduled for destruction.
     NotScheduled(VersionNumber),
+    /// None of the versions is scheduled for destruction.
+    NoneScheduled,
+    /// None of the versions may move to this state.
+    NoneMay(KeyState),
     /// It is active: nothing in use is destroyed.
     InUse(VersionNumber),
     /// It lies below the minimum version of the key.
@@ -264,6 +268,14 @@ impl Key {
                 .to_process(wanted, self.primary.get())
                 .map(|primary| vec![primary]),
         }
+    }
+
+    /// The versions that may not process, newest first, and why.
+    pub fn barred(&self, wanted: KeyUse) -> impl Iterator<Item = (&KeyVersion, Unusable)> {
+        self.versions().rev().filter_map(move |v| {
+            let why = self.to_process(wanted, v.number.get()).err()?;
+            Some((v, why))
+        })
     }
 
     /// Should a version be rotated by now, for its age or for what it has wrapped?

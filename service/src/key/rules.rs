@@ -67,6 +67,15 @@ impl Rules {
         Ok(())
     }
 
+    /// The first rule about wraps that is set: only keys that encrypt ever wrap.
+    #[must_use]
+    pub fn about_wraps(&self) -> Option<&'static str> {
+        let limit = self.wrap_limit.map(|_| "wrap_limit");
+        self.rotate_after_wraps
+            .map(|_| "rotate_after_wraps")
+            .or(limit)
+    }
+
     /// Should a version of this age that has wrapped so often be rotated?
     pub(super) fn rotation_due(&self, wraps: &WrapCounter, age_ms: i64) -> bool {
         const DAY_MS: i64 = 24 * 60 * 60 * 1000;

@@ -54,7 +54,7 @@ use crate::{
     clock::{Clock, Entropy},
     config::Limits,
     envelope::Context,
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     key::{Key, KeyId, KeyName, KeyVersion, WrapCounter},
     keyring::Keyring,
     metrics::{self, Picture, StreamBatch, WEAR},
@@ -302,14 +302,7 @@ async fn account<T>(
     trace::outcome(&span, entry.outcome);
     if let Err(e) = &result {
         metrics::failed(rpc, e.reason());
-        if let Some(internal) = e.internal_text() {
-            tracing::error!(
-                request_id = entry.request_id,
-                reason = e.reason().name(),
-                internal,
-                "request failed"
-            );
-        }
+        log(e, &entry.request_id);
     }
     let recorded = app.audit.record(entry).instrument(debug_span!("audit"));
     let recorded = recorded.await;
@@ -318,6 +311,30 @@ async fn account<T>(
     drop(batch);
     recorded?;
     result
+}
+
+/// What the caller does not read. What is the caller's to mend wakes no operator.
+fn log(e: &Error, request_id: &str) {
+    let Some(internal) = e.internal_text() else {
+        return;
+    };
+    let reason = e.reason().name();
+    match e.reason().kind() {
+        Kind::Internal | Kind::Unavailable => {
+            tracing::error!(request_id, reason, internal, "request failed");
+        }
+        Kind::Busy | Kind::Late | Kind::Unsupported => {
+            tracing::warn!(request_id, reason, internal, "request failed");
+        }
+        Kind::InvalidArgument
+        | Kind::TooLong
+        | Kind::Unauthenticated
+        | Kind::Denied
+        | Kind::NotFound
+        | Kind::Exists
+        | Kind::StateForbids
+        | Kind::Conflict => tracing::info!(request_id, reason, internal, "request refused"),
+    }
 }
 
 pub(crate) fn micros(time: Duration) -> u64 {

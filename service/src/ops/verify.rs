@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{App, Call, Checked, Strings, Verdict};
 use crate::{
     error::{Error, Result},
-    key::{Key, KeyName, KeyUse, ProcessVersion},
+    key::{Key, KeyName, KeyUse, KeyVersion, Unusable},
     policy::act,
     signature::{Algorithm, Asked},
 };
@@ -21,7 +21,8 @@ pub struct Verify {
     pub inputs: Strings,
     /// One for each input.
     pub signatures: Strings,
-    /// Only this version; none: any that may process.
+    /// Only this version; none: any that may process. What another version made is then
+    /// refused for the reason that version may not.
     pub version: Option<u32>,
 }
 
@@ -29,7 +30,8 @@ pub struct Verify {
 ///
 /// # Errors
 /// Permission, use and state of the key, an algorithm that does not fit; a digest of the
-/// wrong length fails by itself. A signature that is not valid is a verdict, not an error.
+/// wrong length and a signature of a version that may not process fail by themselves. A
+/// signature that is not valid is a verdict, not an error.
 pub async fn verify(app: &App, call: &mut Call, request: Verify) -> Result<Checked> {
     let permit = call.open::<act::Verify>(app, &request.key)?;
     let key = permit.shared_key();
@@ -52,21 +54,29 @@ pub async fn verify(app: &App, call: &mut Call, request: Verify) -> Result<Check
 
 fn verdicts(key: &Key, request: &Verify) -> Result<Vec<Result<Verdict>>> {
     let versions = key.to_check(KeyUse::Sign, request.version)?;
+    let barred: Vec<(&KeyVersion, Unusable)> = match request.version {
+        Some(_) => Vec::new(),
+        None => key.barred(KeyUse::Sign).collect(),
+    };
     let algorithm = Algorithm::of(key.spec, request.asked)?;
     let one = |(given, signature): (&[u8], &[u8])| {
         let input = algorithm.input(given)?;
         let signature = algorithm.decode(signature);
-        let made_it =
-            |version: &&ProcessVersion<'_>| match (&signature, version.get().on_token.public()) {
-                (Some(signature), Some(public)) => {
-                    public.verify(algorithm.how, &input, signature).is_ok()
-                }
-                _ => false,
-            };
-        let version = versions.iter().find(made_it);
-        Ok(Verdict {
-            version: version.map(|v| v.get().number.get()),
-        })
+        let made_it = |version: &KeyVersion| match (&signature, version.on_token.public()) {
+            (Some(signature), Some(public)) => {
+                public.verify(algorithm.how, &input, signature).is_ok()
+            }
+            _ => false,
+        };
+        if let Some(version) = versions.iter().find(|v| made_it(v.get())) {
+            let version = Some(version.get().number.get());
+            return Ok(Verdict { version });
+        }
+        // "Not valid" would send people looking for a forger.
+        match barred.iter().find(|(version, _)| made_it(version)) {
+            Some((_, why)) => Err((*why).into()),
+            None => Ok(Verdict { version: None }),
+        }
     };
     let pairs = request.inputs.iter().zip(request.signatures.iter());
     Ok(pairs.map(one).collect())

@@ -118,6 +118,12 @@ impl Action {
         }
     }
 
+    /// Is it about a key (also one that is to be made), or about a tenant as a whole?
+    #[must_use]
+    pub fn on_key(self) -> bool {
+        !matches!(self, Self::ListKeys | Self::GenerateRandom)
+    }
+
     /// The inverse of [`Action::name`].
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -538,6 +538,36 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_that_does_not_fit_is_named_once_with_its_place() {
+        let extra = "permit (principal, action, resource is Tenant);\n\n\
+            permit (principal, action, resource is Key)\nwhen { resource.colour == \"x\" };\n\
+            @id(\"mine\") permit (principal, action, resource is Key) when { resource.size == 1 };";
+        let e = engine(extra, ROLES).unwrap_err();
+        let text = e.to_string();
+        assert_eq!(text.matches("for policy").count(), 2, "{text}");
+        assert!(
+            text.contains("extra.cedar:3") && text.contains("mine"),
+            "{text}"
+        );
+        let places: Vec<_> = e
+            .findings()
+            .into_iter()
+            .map(|f| (f.file.unwrap(), f.line.unwrap(), f.policy.unwrap()))
+            .collect();
+        let file = || "extra.cedar".to_owned();
+        assert_eq!(
+            places,
+            [
+                (file(), 4, "extra.cedar:3".to_owned()),
+                (file(), 5, "mine".to_owned())
+            ]
+        );
+        // Twice the same words are two policies.
+        let same = "permit (principal, action, resource is Tenant);\n".repeat(2);
+        engine(&same, ROLES).unwrap();
+    }
+
+    #[test]
     fn the_dev_policy_fits_the_schema() {
         engine(DEV, ROLES).unwrap();
     }
@@ -555,6 +585,7 @@ mod tests {
                 on_key.allowed() ^ on_tenant.allowed(),
                 "{action:?} must apply to exactly one resource"
             );
+            assert_eq!(on_key.allowed(), action.on_key(), "{action:?}");
         }
     }
 }

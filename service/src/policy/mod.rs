@@ -19,7 +19,7 @@ use keywright_pki::SpiffeId;
 pub use action::{Action, KeyAction, TenantAction, act};
 pub use engine::Engine;
 pub use roles::{Roles, RolesError};
-pub use set::{BUILTIN, DEFAULT_ROLES, DEV, PolicyError, SCHEMA};
+pub use set::{BUILTIN, DEFAULT_ROLES, DEV, Finding, Misfit, PolicyError, SCHEMA};
 pub use trial::{Outcome, run as run_tests};
 
 use crate::{

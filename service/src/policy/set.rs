@@ -8,10 +8,11 @@ use std::{
     str::FromStr,
 };
 
-use cedar_policy::{PolicyId, PolicySet, Schema, ValidationMode, Validator};
+use cedar_policy::{Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
 use miette::{
     Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode,
 };
+use serde::Serialize;
 
 use super::{Roles, RolesError};
 
@@ -43,9 +44,15 @@ pub enum PolicyError {
         /// Cedar's report with the place marked.
         report: String,
     },
-    /// Cedar, but not about our schema.
-    #[error("the policies do not fit the schema:\n{0}")]
+    /// The schema that is compiled in: our fault.
+    #[error("the schema: {0}")]
     Schema(String),
+    /// Cedar, but not about our schema.
+    #[error("the policies do not fit the schema:\n{}", misfits.iter().map(|m| m.report.as_str()).collect::<Vec<_>>().join("\n"))]
+    Misfit {
+        /// What does not fit, each once, in the order of the file.
+        misfits: Vec<Misfit>,
+    },
     /// Two policies with one id.
     #[error("{file}: a policy with id {id:?} exists already")]
     Duplicate {
@@ -89,6 +96,55 @@ pub enum PolicyError {
     },
 }
 
+/// What is wrong with one policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misfit {
+    finding: Finding,
+    /// Cedar's report with the place marked.
+    report: String,
+}
+
+/// What is wrong, and where, for tools; what is not known is absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Which file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Which line of it, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+    /// Id of the policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// A sentence for people.
+    pub message: String,
+}
+
+impl PolicyError {
+    /// All that is wrong; never nothing.
+    #[must_use]
+    pub fn findings(&self) -> Vec<Finding> {
+        let one = |file: Option<&str>, line, policy: Option<&str>| {
+            vec![Finding {
+                file: file.map(str::to_owned),
+                line,
+                policy: policy.map(str::to_owned),
+                message: self.to_string(),
+            }]
+        };
+        match self {
+            Self::Misfit { misfits } => misfits.iter().map(|m| m.finding.clone()).collect(),
+            Self::Io { path, .. } | Self::Roles { path, .. } => {
+                one(Some(&path.display().to_string()), None, None)
+            }
+            Self::Syntax { file, .. } | Self::Trial { file, .. } => one(Some(file), None, None),
+            Self::Duplicate { file, id } => one(Some(file), None, Some(id)),
+            Self::UnknownRole { file, line, .. } => one(Some(file), Some(*line), None),
+            Self::UnusedRole(_) | Self::Schema(_) => one(None, None, None),
+        }
+    }
+}
+
 /// The schema, parsed.
 pub(super) fn schema() -> Result<Schema, PolicyError> {
     Schema::from_cedarschema_str(SCHEMA)
@@ -108,23 +164,71 @@ pub(super) fn add(
         report: report(e, file, text),
     })?;
     if let Some(template) = parsed.templates().next() {
-        return Err(PolicyError::Schema(format!(
-            "{file}: policy templates are not used: {template}"
-        )));
+        let at = text.find(&template.to_string());
+        let message = "policy templates are not used; name the principal and the resource";
+        let finding = Finding {
+            file: Some(file.to_owned()),
+            line: at.map(|at| line(text, at)),
+            policy: None,
+            message: message.to_owned(),
+        };
+        return Err(PolicyError::Misfit {
+            misfits: vec![Misfit {
+                report: format!("{file}: {message}: {template}"),
+                finding,
+            }],
+        });
     }
-    validate(&parsed, schema, file, text)?;
-    for policy in parsed.policies() {
-        let id = policy
-            .annotation("id")
-            .map_or_else(|| format!("{file}:{}", policy.id()), str::to_owned);
+    let duplicate = |id: &PolicyId| PolicyError::Duplicate {
+        file: file.to_owned(),
+        id: id.to_string(),
+    };
+    let mut named = PolicySet::new();
+    for (id, policy) in named_policies(&parsed, file, text) {
+        named
+            .add(policy.new_id(id.clone()))
+            .map_err(|_| duplicate(&id))?;
+    }
+    validate(&named, schema, file, text)?;
+    for policy in named.policies() {
         policies
-            .add(policy.new_id(PolicyId::new(&id)))
-            .map_err(|_| PolicyError::Duplicate {
-                file: file.to_owned(),
-                id,
-            })?;
+            .add(policy.clone())
+            .map_err(|_| duplicate(policy.id()))?;
     }
     Ok(())
+}
+
+/// The policies of a file in its order, each with its `@id`, or else with the place where
+/// it begins: `file:line`. Cedar calls them policy0, policy1, and so on.
+fn named_policies<'a>(
+    parsed: &'a PolicySet,
+    file: &str,
+    text: &str,
+) -> Vec<(PolicyId, &'a Policy)> {
+    let number = |p: &Policy| -> Option<usize> {
+        let id: &str = p.id().as_ref();
+        id.strip_prefix("policy")?.parse().ok()
+    };
+    let mut policies: Vec<&Policy> = parsed.policies().collect();
+    policies.sort_by_key(|p| number(p));
+    let mut from = 0;
+    let name = |policy: &'a Policy| {
+        // Its own words, after those of the policies before it.
+        let words = policy.to_string();
+        let rest = text.get(from..).unwrap_or_default();
+        let at = from + rest.find(&words).unwrap_or(0);
+        from = at + words.len();
+        let id = policy
+            .annotation("id")
+            .map_or_else(|| format!("{file}:{}", line(text, at)), str::to_owned);
+        (PolicyId::new(id), policy)
+    };
+    policies.into_iter().map(name).collect()
+}
+
+/// Number of the line that has the byte at this offset, from 1.
+fn line(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|b| *b == b'\n').count()
 }
 
 /// Strict: a policy that could meet an attribute it has no type for is refused now,
@@ -136,14 +240,28 @@ fn validate(
     text: &str,
 ) -> Result<(), PolicyError> {
     let result = Validator::new(schema.clone()).validate(policies, ValidationMode::Strict);
-    if result.validation_passed() {
+    let mut misfits: Vec<Misfit> = Vec::new();
+    for error in result.validation_errors() {
+        let place = error.labels().and_then(|mut labels| labels.next());
+        let found = Misfit {
+            finding: Finding {
+                file: Some(file.to_owned()),
+                line: place.map(|place| line(text, place.offset())),
+                policy: Some(error.policy_id().to_string()),
+                message: error.to_string(),
+            },
+            report: report(error.clone(), file, text),
+        };
+        // Cedar says it again for each action the policy could be about.
+        if !misfits.contains(&found) {
+            misfits.push(found);
+        }
+    }
+    if misfits.is_empty() && result.validation_passed() {
         return Ok(());
     }
-    let errors: Vec<String> = result
-        .validation_errors()
-        .map(|e| report(e.clone(), file, text))
-        .collect();
-    Err(PolicyError::Schema(errors.join("\n")))
+    misfits.sort_by_key(|m| m.finding.line);
+    Err(PolicyError::Misfit { misfits })
 }
 
 /// Roles of the default policies: they may stand in policies without having members.

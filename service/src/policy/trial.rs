@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use keywright_pki::SpiffeId;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Action, Asking, Caller, Engine, PolicyError, request::Seen};
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What came of one test.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Outcome {
     /// The file it stands in.
     pub file: String,
@@ -136,6 +136,19 @@ fn run_text(engine: &Engine, file: &str, text: &str) -> Result<Vec<Outcome>, Pol
 fn run_one(engine: &Engine, trial: &Trial) -> Result<Option<String>, String> {
     let action = Action::parse(&trial.action)
         .ok_or_else(|| format!("action: there is no {:?}", trial.action))?;
+    match (&trial.key, action.on_key()) {
+        (None, true) => {
+            let name = action.name();
+            return Err(format!(
+                "{name} is about a key; say which: key = {{ name = \"...\" }}"
+            ));
+        }
+        (Some(_), false) => {
+            let name = action.name();
+            return Err(format!("{name} is about no key; leave key out"));
+        }
+        _ => {}
+    }
     let id = SpiffeId::parse(&trial.caller).map_err(|e| format!("caller: the SPIFFE id {e}"))?;
     let caller = Caller {
         id,
@@ -165,6 +178,12 @@ fn run_one(engine: &Engine, trial: &Trial) -> Result<Option<String>, String> {
             engine.try_out(&asking, action, Some(&seen))
         }
     };
+    // Nobody decided: neither an allow nor the deny that a test may expect.
+    if let Some(e) = verdict.error() {
+        return Ok(Some(format!(
+            "a policy failed, which denies everybody: {e}"
+        )));
+    }
     let came = if verdict.allowed() {
         Expect::Allow
     } else {
@@ -174,9 +193,6 @@ fn run_one(engine: &Engine, trial: &Trial) -> Result<Option<String>, String> {
         [] => "no policy allows it".to_owned(),
         ids => format!("decided by {}", ids.join(", ")),
     };
-    let by = verdict
-        .error()
-        .map_or(by, |e| format!("a policy failed: {e}"));
     if came != trial.expect {
         let said = if verdict.allowed() {
             "allowed"
@@ -226,7 +242,13 @@ mod tests {
 
     fn engine() -> Engine {
         let roles = "[roles]\nkey-user = [\"spiffe://a/user\"]";
-        let files = BTreeMap::from([("roles.cedar".to_owned(), DEFAULT_ROLES.to_owned())]);
+        // Passes strict validation and overflows when it is evaluated.
+        let boom = "@id(\"boom\") forbid (principal, action == Action::\"sign\", resource is Key)
+            when { 9223372036854775807 + 1 == 0 };";
+        let files = BTreeMap::from([
+            ("roles.cedar".to_owned(), DEFAULT_ROLES.to_owned()),
+            ("boom.cedar".to_owned(), boom.to_owned()),
+        ]);
         Engine::new(&files, roles, Roles::parse(roles).unwrap()).unwrap()
     }
 
@@ -267,8 +289,28 @@ mod tests {
     }
 
     #[test]
+    fn a_deny_that_is_expected_is_the_policies_own() {
+        let asked = |action: &str| {
+            one(&format!(
+                "action = \"{action}\"\nkey = {{ name = \"a\" }}\nexpect = \"deny\""
+            ))
+        };
+        assert_eq!(asked("rotate_key"), Ok(None));
+        let failed = asked("sign").unwrap().unwrap();
+        assert!(failed.contains("boom"), "{failed}");
+    }
+
+    #[test]
     fn a_test_that_makes_no_sense_is_an_error() {
         for (text, word) in [
+            (
+                "action = \"decrypt\"\nexpect = \"deny\"",
+                "decrypt is about a key",
+            ),
+            (
+                "action = \"list_keys\"\nexpect = \"deny\"\nkey = { name = \"a\" }",
+                "leave key out",
+            ),
             ("action = \"fly\"\nexpect = \"deny\"", "fly"),
             ("action = \"encrypt\"\nexpect = \"maybe\"", "maybe"),
             (
@@ -284,7 +326,7 @@ mod tests {
                 "des",
             ),
             (
-                "action = \"encrypt\"\nexpect = \"deny\"\nnow = \"noon\"",
+                "action = \"list_keys\"\nexpect = \"deny\"\nnow = \"noon\"",
                 "now",
             ),
         ] {

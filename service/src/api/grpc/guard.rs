@@ -24,7 +24,7 @@ use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::{Instrument, Span};
 
-use super::status::status;
+use super::status::{explained, status};
 use crate::{
     api::Peer,
     audit::{Entry, Event},
@@ -292,11 +292,23 @@ impl Shared {
                 if accounted.load(Ordering::Acquire) {
                     answer
                 } else {
+                    let answer = self.explain(answer, request_id);
                     let call = Call::new(caller, rpc, Instant::now(), 0, entry(request_id, &peer));
                     self.account_for(call, answer, timer.elapsed()).await
                 }
             }
             Err(refusal) => *refusal,
+        }
+    }
+
+    /// What tonic answered by itself, with our reason where we have one.
+    fn explain(&self, answer: Response<Body>, request_id: &str) -> Response<Body> {
+        match Status::from_header_map(answer.headers()) {
+            Some(status) if status.code() == Code::OutOfRange => {
+                let limit = self.app.limits.message_bytes;
+                explained(status, limit, request_id).into_http()
+            }
+            _ => answer,
         }
     }
 

@@ -15,6 +15,7 @@ const DOMAIN: &str = "keywright";
 pub(super) fn code(kind: Kind) -> Code {
     match kind {
         Kind::InvalidArgument => Code::InvalidArgument,
+        Kind::TooLong => Code::OutOfRange,
         Kind::Unauthenticated => Code::Unauthenticated,
         Kind::Denied => Code::PermissionDenied,
         Kind::NotFound => Code::NotFound,
@@ -46,6 +47,17 @@ pub fn status(error: &Error, request_id: &str) -> Status {
         details.set_retry_info(Some(pause));
     }
     Status::with_error_details(code(reason.kind()), error.text(), details)
+}
+
+/// A status of tonic in our words, where we have some: a message over the limit.
+#[must_use]
+pub(super) fn explained(theirs: Status, limit: usize, request_id: &str) -> Status {
+    match theirs.code() {
+        Code::OutOfRange if theirs.details().is_empty() => {
+            status(&Error::too_long(limit), request_id)
+        }
+        _ => theirs,
+    }
 }
 
 #[cfg(test)]

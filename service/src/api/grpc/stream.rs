@@ -11,7 +11,10 @@ use keywright_proto::v1 as proto;
 use tokio::sync::Semaphore;
 use tonic::{Status, Streaming};
 
-use super::{guard::Visit, status::code};
+use super::{
+    guard::Visit,
+    status::{code, explained},
+};
 use crate::{
     error::{Error, Reason, Result},
     ops::{App, Call, accounted},
@@ -91,7 +94,8 @@ where
             let (app, slots) = (Arc::clone(&app), Arc::clone(&slots));
             async move {
                 // The stream itself is broken: the last thing that comes out of it.
-                let (reference, batch) = piece?.open();
+                let broken = |e| explained(e, app.limits.message_bytes, &call.entry.request_id);
+                let (reference, batch) = piece.map_err(broken)?.open();
                 Ok(one::<P, F>(app, &slots, call, reference, batch, run).await)
             }
         })
@@ -111,6 +115,7 @@ where
     P: Piece,
     F: Future<Output = Result<P::Answer>> + Send + 'static,
 {
+    let id = call.entry.request_id.clone();
     if reference.len() > REFERENCE_BYTES {
         let error = Error::field(
             Reason::InvalidArgument,
@@ -122,15 +127,15 @@ where
         );
         // It cannot come back as it went in.
         let refused = refuse(&app, call, error).await;
-        return P::reply(Bytes::new(), Err(batch_error(&refused)));
+        return P::reply(Bytes::new(), Err(batch_error(&refused, &id)));
     }
     // A stream waits for its place in line; it is not turned away.
     let Ok(_slot) = slots.acquire().await else {
         let error = Error::new(Reason::Stopping, "the server is stopping");
-        return P::reply(reference, Err(batch_error(&error)));
+        return P::reply(reference, Err(batch_error(&error, &id)));
     };
     let result = run(app, call, batch.unwrap_or_default()).await;
-    P::reply(reference, result.map_err(|e| batch_error(&e)))
+    P::reply(reference, result.map_err(|e| batch_error(&e, &id)))
 }
 
 /// Also what is refused here is written down.
@@ -139,12 +144,13 @@ async fn refuse(app: &Arc<App>, call: Call, error: Error) -> Error {
     refused.err().unwrap_or_else(Error::refused)
 }
 
-fn batch_error(error: &Error) -> proto::BatchError {
+fn batch_error(error: &Error, request_id: &str) -> proto::BatchError {
     let pause = error.retry_pause().map_or(0, |p| p.as_millis());
     proto::BatchError {
         code: code(error.reason().kind()).into(),
         reason: error.reason().name().to_owned(),
         message: error.text().to_owned(),
         retry_after_ms: u64::try_from(pause).unwrap_or(u64::MAX),
+        request_id: request_id.to_owned(),
     }
 }

@@ -11,16 +11,14 @@ use crate::{
     policy::{KeyAction, Permit},
 };
 
-/// A permit for a key that nobody else can change until `Change` is dropped. The permit is
-/// opened twice: what the first one showed may have changed before the door was shut.
+/// [`Keyring::open_alone`](crate::keyring::Keyring::open_alone) for whoever calls.
 pub(super) fn alone<A: KeyAction>(
     app: &App,
     call: &mut Call,
     name: &KeyName,
 ) -> Result<(Permit<A>, Change)> {
-    let permit = call.open::<A>(app, name)?;
-    let change = app.keyring.begin_change(permit.key().tenant, name)?;
-    Ok((call.open::<A>(app, name)?, change))
+    let (asking, entry) = call.asks();
+    app.keyring.open_alone(&asking, name, entry)
 }
 
 /// Makes the next picture of a key, stores it, shows it. From the answer on everybody on

@@ -22,7 +22,8 @@ pub struct Explain {
     pub context: Context,
     /// Somebody else of the tenant; none: who asks.
     pub principal: Option<SpiffeId>,
-    /// The version that made what would be processed; none: the primary one.
+    /// The version that made what would be processed, for actions that process; none: the
+    /// primary one.
     pub version: Option<u32>,
 }
 
@@ -42,7 +43,8 @@ pub struct Explanation {
 /// Asks the policies and the key, and does nothing.
 ///
 /// # Errors
-/// Permission to ask, [`Reason::InvalidArgument`] for an action that is not about a key.
+/// Permission to ask, [`Reason::InvalidArgument`] for an action that is not about a key,
+/// a version for an action that does not process, a principal of another tenant.
 pub fn explain(app: &App, call: &mut Call, request: &Explain) -> Result<Explanation> {
     let name = &request.key;
     let detail = &mut call.entry.detail;
@@ -65,6 +67,13 @@ pub fn explain(app: &App, call: &mut Call, request: &Explain) -> Result<Explanat
             request.action.name()
         );
         return Err(Error::field(Reason::InvalidArgument, "action", text));
+    }
+    if request.version.is_some() && !takes_version(request.action) {
+        let text = format!(
+            "{} does not process what a version made; leave the version out",
+            request.action.name()
+        );
+        return Err(Error::field(Reason::InvalidArgument, "key_version", text));
     }
     if let Some(id) = &request.principal {
         // The tenant is a trust domain: who is of another one is nobody here, and what
@@ -100,14 +109,28 @@ pub fn explain(app: &App, call: &mut Call, request: &Explain) -> Result<Explanat
     })
 }
 
+/// Does the action process what some version made?
+fn takes_version(action: Action) -> bool {
+    matches!(
+        action,
+        Action::Decrypt
+            | Action::ReencryptFrom
+            | Action::DecryptDataKey
+            | Action::Rewrap
+            | Action::Verify
+            | Action::VerifyMac
+            | Action::AsymmetricDecrypt
+    )
+}
+
 /// The version an action would use.
 fn version(key: &Key, action: Action, number: u32) -> Result<Option<VersionNumber>> {
     let protect = |wanted| Ok(Some(key.to_protect(wanted)?.get().number));
     let process = |wanted| Ok(Some(key.to_process(wanted, number)?.get().number));
     match action {
-        Action::Encrypt | Action::ReencryptTo | Action::Rewrap | Action::GenerateDataKey => {
-            protect(KeyUse::Encrypt)
-        }
+        Action::Encrypt | Action::ReencryptTo | Action::GenerateDataKey => protect(KeyUse::Encrypt),
+        // From the one to the other.
+        Action::Rewrap => process(KeyUse::Encrypt).and_then(|_| protect(KeyUse::Encrypt)),
         Action::Decrypt | Action::ReencryptFrom | Action::DecryptDataKey => {
             process(KeyUse::Encrypt)
         }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::change::change;
 use crate::{
-    error::Result,
-    key::{Key, KeyName, Labels, Rules},
+    error::{Error, Reason, Result},
+    key::{Key, KeyName, KeyUse, Labels, Rules},
     ops::{App, Call},
     policy::act,
 };
@@ -29,8 +29,8 @@ pub struct UpdateKey {
 /// it is and as it would be: labels decide who may do what.
 ///
 /// # Errors
-/// [`KeyVersionNotFound`](crate::error::Reason::KeyVersionNotFound),
-/// [`Conflict`](crate::error::Reason::Conflict), permission, store.
+/// [`Reason::KeyVersionNotFound`], [`Reason::InvalidArgument`] for a rule about wraps of a
+/// key that never wraps, [`Reason::Conflict`], permission, store.
 pub async fn update_key(app: &Arc<App>, call: &mut Call, request: UpdateKey) -> Result<Arc<Key>> {
     let UpdateKey {
         name,
@@ -47,6 +47,7 @@ pub async fn update_key(app: &Arc<App>, call: &mut Call, request: UpdateKey) -> 
         }
         if let Some(rules) = &rules {
             detail.insert("rules", rules.to_string());
+            fits(rules, key)?;
         }
         if let Some(minimum) = minimum {
             detail.insert("minimum_version", minimum.to_string());
@@ -58,6 +59,23 @@ pub async fn update_key(app: &Arc<App>, call: &mut Call, request: UpdateKey) -> 
         Ok((next, Vec::new()))
     })
     .await
+}
+
+/// A rule that could never come into force would only calm people.
+fn fits(rules: &Rules, key: &Key) -> Result<()> {
+    let key_use = key.spec.key_use();
+    match rules.about_wraps() {
+        Some(field) if key_use != KeyUse::Encrypt => Err(Error::field(
+            Reason::InvalidArgument,
+            field,
+            format!(
+                "this key is for {} and never wraps; leave {field} at 0, only rotate_after_days \
+                 has a meaning here",
+                key_use.name()
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// As in a command: `team=pay tier=1`.
