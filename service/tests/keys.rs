@@ -444,3 +444,86 @@ async fn a_state_takes_effect_at_once_and_survives() {
     let states: Vec<S> = key.versions.iter().map(proto::KeyVersion::state).collect();
     assert_eq!(states, [S::Compromised, S::Active]);
 }
+
+/// What was asked means nothing here, and the answer says so.
+#[tokio::test]
+async fn what_has_nothing_to_do_says_so() {
+    let it = Appliance::start().await;
+    it.create("red", "k").await;
+    let admin = it.client("red", "admin").await;
+    let request = proto::CancelDestructionRequest {
+        name: "k".into(),
+        ..Default::default()
+    };
+    let e = admin.keys().cancel_destruction(request).await.unwrap_err();
+    assert_eq!(reason(&e), "KEY_STATE");
+    assert!(e.message().contains("no version of this key is scheduled"));
+    let resume = proto::ChangeStateRequest {
+        name: "k".into(),
+        state: proto::KeyState::Active.into(),
+        ..Default::default()
+    };
+    let e = admin.keys().change_state(resume).await.unwrap_err();
+    assert_eq!(reason(&e), "KEY_STATE");
+    assert!(e.message().contains("no version of this key is suspended"));
+
+    // Versions come along for actions that process only.
+    let explain = |action: &str, key_version| proto::ExplainRequest {
+        key: "k".into(),
+        action: action.into(),
+        key_version,
+        ..Default::default()
+    };
+    for action in ["encrypt", "sign", "mac", "generate_data_key", "rotate_key"] {
+        let e = admin.keys().explain(explain(action, 1)).await.unwrap_err();
+        assert_eq!(reason(&e), "INVALID_ARGUMENT", "{action}");
+        assert!(e.message().contains("leave the version out"), "{e:?}");
+        admin.keys().explain(explain(action, 0)).await.unwrap();
+    }
+    for (version, usable) in [(1, true), (2, false)] {
+        let said = admin.keys().explain(explain("rewrap", version)).await;
+        assert_eq!(said.unwrap().into_inner().unusable.is_empty(), usable);
+    }
+
+    // Rules about wraps are for keys that wrap.
+    let sign = CreateKeyRequest {
+        spec: proto::KeySpec::EcP256.into(),
+        ..create("sign")
+    };
+    admin.keys().create_key(sign).await.unwrap();
+    let rules = |days, wraps, limit| proto::UpdateKeyRequest {
+        name: "sign".into(),
+        rules: Some(proto::KeyRules {
+            rotate_after_days: days,
+            rotate_after_wraps: wraps,
+            wrap_limit: limit,
+        }),
+        ..Default::default()
+    };
+    for (wrong, field) in [
+        (rules(30, 3, 0), "rotate_after_wraps"),
+        (rules(30, 0, 1 << 16), "wrap_limit"),
+    ] {
+        let e = admin.keys().update_key(wrong).await.unwrap_err();
+        assert_eq!(reason(&e), "INVALID_ARGUMENT");
+        assert!(e.message().contains(field), "{e:?}");
+    }
+    admin.keys().update_key(rules(30, 0, 0)).await.unwrap();
+}
+
+/// The time of the last use may be lost in a crash; that there was one is not.
+#[tokio::test]
+async fn a_crash_cannot_hide_that_a_version_was_used() {
+    let it = Appliance::start().await;
+    it.create("red", "k").await;
+    let user = it.client("red", "user").await;
+    user.crypto().encrypt(encrypt("k", &[b"x"])).await.unwrap();
+    // Nobody saved it.
+    let it = it.restart().await;
+    let request = proto::GetKeyRequest { name: "k".into() };
+    let admin = it.client("red", "admin").await;
+    let key = admin.keys().get_key(request).await.unwrap();
+    let version = key.into_inner().key.unwrap().versions[0];
+    assert_eq!(version.last_protect_unix_ms, 0);
+    assert!(version.wraps_reserved > 0);
+}

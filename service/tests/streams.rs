@@ -222,6 +222,10 @@ async fn a_stream_that_breaks_leaves_nothing_behind() {
         (e.code, e.reason.as_str()),
         (Code::NotFound.into(), "KEY_NOT_FOUND")
     );
+    // Its id finds its record.
+    let records = it.records("EncryptStream");
+    let record = records.iter().find(|r| r["request_id"] == e.request_id);
+    assert_eq!(record.unwrap()["outcome"], "KEY_NOT_FOUND");
 }
 
 #[tokio::test]

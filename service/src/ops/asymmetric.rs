@@ -5,7 +5,7 @@ use keywright_hsm::{self as hsm, Oaep};
 
 use super::{App, Call, Output, Strings, each};
 use crate::{
-    error::Result,
+    error::{Error, Reason, Result},
     key::{KeyName, KeyUse},
     policy::act,
 };
@@ -54,7 +54,22 @@ pub async fn asymmetric_decrypt(
     if results.iter().any(Result::is_ok) {
         version.used.processes(call.now_ms);
     }
-    let output = Output::collect(results);
+    let output = Output::collect(results.into_iter().map(|r| r.map_err(one_answer)));
     call.batch(&request.ciphertexts, &output)?;
     Ok((output, number))
+}
+
+/// For every ciphertext that does not open; there is neither context nor AAD here.
+fn one_answer(e: Error) -> Error {
+    if e.reason() != Reason::DecryptionFailed {
+        return e;
+    }
+    let answer = Error::new(
+        Reason::DecryptionFailed,
+        "decryption failed: key, version, hash of OAEP and ciphertext do not belong together",
+    );
+    match e.internal_text() {
+        Some(internal) => answer.because(internal),
+        None => answer,
+    }
 }

@@ -340,3 +340,51 @@ fn log(e: &Error, request_id: &str) {
 pub(crate) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use keywright_hsm as hsm;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<parking_lot::Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn only_what_an_operator_can_mend_is_an_error_in_the_log() {
+        let logged = |kind| {
+            let lines = Lines::default();
+            let writer = lines.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_ansi(false)
+                .with_writer(move || writer.clone())
+                .finish();
+            let e = Error::from(hsm::Error::new(kind, "what the token said"));
+            tracing::subscriber::with_default(subscriber, || log(&e, "r1"));
+            String::from_utf8(lines.0.lock().clone()).unwrap()
+        };
+        for (kind, level) in [
+            (hsm::Kind::Refused, " INFO "),
+            (hsm::Kind::Busy, " WARN "),
+            (hsm::Kind::Gone, "ERROR "),
+            (hsm::Kind::Fault, "ERROR "),
+        ] {
+            let line = logged(kind);
+            assert!(line.contains(level), "{line}");
+            assert!(line.contains("what the token said"), "{line}");
+        }
+    }
+}

@@ -563,8 +563,10 @@ mod tests {
             ]
         );
         // Twice the same words are two policies.
-        let same = "permit (principal, action, resource is Tenant);\n".repeat(2);
-        engine(&same, ROLES).unwrap();
+        for end in ["\n", " "] {
+            let same = format!("permit (principal, action, resource is Tenant);{end}").repeat(2);
+            engine(&same, ROLES).unwrap();
+        }
     }
 
     #[test]

@@ -211,16 +211,20 @@ fn named_policies<'a>(
     };
     let mut policies: Vec<&Policy> = parsed.policies().collect();
     policies.sort_by_key(|p| number(p));
-    let mut from = 0;
+    let (mut from, mut last) = (0, 0);
     let name = |policy: &'a Policy| {
         // Its own words, after those of the policies before it.
         let words = policy.to_string();
         let rest = text.get(from..).unwrap_or_default();
         let at = from + rest.find(&words).unwrap_or(0);
         from = at + words.len();
-        let id = policy
-            .annotation("id")
-            .map_or_else(|| format!("{file}:{}", line(text, at)), str::to_owned);
+        let here = line(text, at);
+        let place = match std::mem::replace(&mut last, here) == here {
+            false => format!("{file}:{here}"),
+            // A second one on the same line.
+            true => format!("{file}:{here}:{}", column(text, at)),
+        };
+        let id = policy.annotation("id").map_or(place, str::to_owned);
         (PolicyId::new(id), policy)
     };
     policies.into_iter().map(name).collect()
@@ -229,6 +233,12 @@ fn named_policies<'a>(
 /// Number of the line that has the byte at this offset, from 1.
 fn line(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|b| *b == b'\n').count()
+}
+
+/// The byte on its line, from 1.
+fn column(text: &str, offset: usize) -> usize {
+    let before = text.get(..offset).unwrap_or_default();
+    before.rfind('\n').map_or(offset + 1, |at| offset - at)
 }
 
 /// Strict: a policy that could meet an attribute it has no type for is refused now,

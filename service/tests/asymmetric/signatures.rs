@@ -213,6 +213,65 @@ async fn old_versions_go_on_verifying() {
     assert_ne!(public(&user, 1).await.der, public(&user, 2).await.der);
 }
 
+/// "Not valid" would send people looking for a forger.
+#[tokio::test]
+async fn a_version_that_may_not_process_is_named() {
+    let (it, user) = with_key(KeySpec::Ed25519, KeyUse::Sign).await;
+    let old = sign(&user, None, &[b"m"]).await.unwrap();
+    rotate(&it).await;
+    let new = sign(&user, None, &[b"m"]).await.unwrap();
+    let admin = it.client("red", "admin").await;
+    let state = |state: KeyState| ChangeStateRequest {
+        name: "k".into(),
+        version: 1,
+        state: state.into(),
+        ..Default::default()
+    };
+    let minimum = |n| UpdateKeyRequest {
+        name: "k".into(),
+        minimum_version: n,
+        ..Default::default()
+    };
+    let both = || vec![old.signatures[0].clone(), new.signatures[0].clone()];
+    let verify = async |inputs: &[&[u8]], signatures| {
+        let request = VerifyRequest {
+            key: "k".into(),
+            inputs: bytes(inputs),
+            signatures,
+            ..Default::default()
+        };
+        let checked = user.crypto().verify(request).await;
+        checked.map(|r| r.into_inner())
+    };
+    let said = async |word: &str| {
+        let checked = verify(&[b"m", b"m"], both()).await.unwrap();
+        assert_eq!(
+            [checked.verdicts[0].valid, checked.verdicts[1].valid],
+            [false, true]
+        );
+        let [error] = &checked.errors[..] else {
+            panic!("{checked:?}");
+        };
+        assert_eq!((error.index, error.reason.as_str()), (0, "KEY_STATE"));
+        assert!(error.message.contains(word), "{}", error.message);
+        // Alone it is the answer of the call, as with an explicit version.
+        let e = verify(&[b"m"], both()[..1].to_vec()).await.unwrap_err();
+        assert_eq!(e.code(), Code::FailedPrecondition);
+        // What nobody made is not valid, and no error.
+        let forged = verify(&[b"n"], both()[..1].to_vec()).await.unwrap();
+        assert!(forged.errors.is_empty() && !forged.verdicts[0].valid);
+    };
+    let mut keys = admin.keys();
+    keys.change_state(state(KeyState::Suspended)).await.unwrap();
+    said("suspended").await;
+    keys.change_state(state(KeyState::Active)).await.unwrap();
+    keys.update_key(minimum(2)).await.unwrap();
+    said("below its minimum version 2").await;
+    keys.update_key(minimum(1)).await.unwrap();
+    let checked = verify(&[b"m", b"m"], both()).await.unwrap();
+    assert!(checked.errors.is_empty() && checked.verdicts.iter().all(|v| v.valid));
+}
+
 #[tokio::test]
 async fn public_keys_come_in_three_forms() {
     for (spec, word) in [

@@ -99,14 +99,31 @@ async fn a_message_over_the_limit_is_refused_and_recorded() {
         .await
         .unwrap_err();
     assert_eq!(e.code(), Code::OutOfRange, "{e:?}");
-    assert!(
-        e.message().contains("limit is: 16777216"),
-        "{}",
-        e.message()
-    );
+    let named = |e: &tonic::Status| {
+        let text = e.message();
+        assert_eq!(reason(e), "MESSAGE_TOO_LARGE", "{e:?}");
+        assert!(
+            text.contains("16777216") && text.contains("limits.message_bytes"),
+            "{text}"
+        );
+    };
+    named(&e);
     let record = it.records("Encrypt").pop().unwrap();
     assert_eq!(record["outcome"], "OUT_OF_RANGE");
     assert_eq!(record["caller"], "spiffe://red.example/user");
+    // The same ends a stream, after the answer to what came before.
+    let piece = |plaintext: &[u8]| keywright_client::proto::EncryptStreamRequest {
+        reference: "r".into(),
+        batch: Some(encrypt(KEY, &[plaintext])),
+    };
+    let pieces = tokio_stream::iter([piece(b"x"), piece(&huge)]);
+    let mut answers = crypto.clone().encrypt_stream(pieces).await.unwrap();
+    answers.get_mut().message().await.unwrap().unwrap();
+    let e = answers.get_mut().message().await.unwrap_err();
+    assert_eq!(e.code(), Code::OutOfRange, "{e:?}");
+    named(&e);
+    let records = it.records("EncryptStream");
+    assert_eq!(records.last().unwrap()["outcome"], "MESSAGE_TOO_LARGE");
 }
 
 #[tokio::test]

@@ -154,6 +154,7 @@ pub(crate) fn choose(world: &World, rng: &mut Rng, client: usize) -> (usize, Ask
             Ask::Explain {
                 action: rng.pick(&ACTIONS),
                 version,
+                foreign: rng.one_in(4),
                 of: rng.one_in(4).then(|| rng.pick(&['U', 'A', 'R', 'T', 'E'])),
                 context: context(rng),
             },
@@ -178,7 +179,9 @@ fn change(rng: &mut Rng, what: u64, version: u32, seen: u64) -> Ask {
         },
         5 | 6 => Change::Update {
             labels: Some(labels(rng)).filter(|_| what == 5),
-            rules: rng.one_in(3).then(|| (1 + rng.below(9) as u32, 0, 1 << 20)),
+            rules: rng
+                .one_in(3)
+                .then(|| (1 + rng.below(9) as u32, 0, rng.pick(&[0, 1 << 20]))),
             minimum: 1 + rng.below(3) as u32,
             seen,
         },

@@ -106,6 +106,7 @@ pub(crate) fn expect(
             action,
             version,
             of,
+            foreign,
             context,
         } => {
             let asks = if of.is_some() {
@@ -114,6 +115,10 @@ pub(crate) fn expect(
                 "explain"
             };
             let picture = may(asks, context)?;
+            let processes = ["decrypt", "rewrap", "verify", "verify_mac"].contains(action);
+            if *version != 0 && !processes || of.is_some() && *foreign {
+                return Err("INVALID_ARGUMENT");
+            }
             let whose = of.unwrap_or(role);
             let allowed = model::allows(whose, action, &picture.labels, policy, context);
             let number = if *version == 0 {
@@ -122,9 +127,12 @@ pub(crate) fn expect(
                 *version
             };
             let used = match *action {
-                "encrypt" | "reencrypt_to" | "rewrap" | "generate_data_key" => {
+                "encrypt" | "reencrypt_to" | "generate_data_key" => {
                     picture.protect(is, Use::Encrypt)
                 }
+                "rewrap" => picture
+                    .process(is, Use::Encrypt, number)
+                    .and_then(|_| picture.protect(is, Use::Encrypt)),
                 "decrypt" => picture.process(is, Use::Encrypt, number),
                 "sign" => picture.protect(is, Use::Sign),
                 "verify" => picture.process(is, Use::Sign, number),
@@ -227,7 +235,16 @@ fn changed(
         Change::Cancel { .. } => "cancel_destruction",
     };
     judge(role, action, picture, policy, &none)?;
-    let next = picture.ok_or("KEY_NOT_FOUND")?.changed(change, 1)?;
+    let picture = picture.ok_or("KEY_NOT_FOUND")?;
+    // What never wraps has no rules about wraps.
+    if let Change::Update { rules, seen, .. } = change
+        && rules.is_some_and(|(_, wraps, limit)| wraps + limit != 0)
+        && KEYS[op.key].1 != Use::Encrypt
+    {
+        picture.seen(*seen)?;
+        return Err("INVALID_ARGUMENT");
+    }
+    let next = picture.changed(change, 1)?;
     // Nobody moves a key to where they could not have touched it.
     if let Change::Update { .. } = change
         && !model::allows(role, action, &next.labels, policy, &none)

@@ -14,7 +14,7 @@ use crate::{
     ask,
     common::{Appliance, engine},
     model::{self, Change, Pairs, Picture, Role, Use},
-    wire,
+    stream, wire,
 };
 
 /// A small generator: the same seed, the same questions. (The answers also depend on how
@@ -107,6 +107,8 @@ pub(crate) enum Ask {
         action: &'static str,
         version: u32,
         of: Option<Role>,
+        /// The one it is about is of the other tenant.
+        foreign: bool,
         context: Pairs,
     },
     /// `Use`, the action, and the context that came along.
@@ -178,6 +180,8 @@ pub(crate) struct World {
     pub(crate) name: String,
     pub(crate) it: Arc<Appliance>,
     count: AtomicU64,
+    /// Streams that were opened: each has a record of its own.
+    pub(crate) streams: AtomicU64,
     pub(crate) ops: Mutex<Vec<Op>>,
     pub(crate) samples: Mutex<Vec<Sample>>,
     /// The newest revision anybody was told.
@@ -200,6 +204,7 @@ impl World {
             name: format!("h{seed:x}"),
             it,
             count: AtomicU64::new(1),
+            streams: AtomicU64::new(0),
             ops: Mutex::default(),
             samples: Mutex::default(),
             newest: Mutex::default(),
@@ -225,10 +230,21 @@ impl World {
 
     /// Asks and writes down.
     pub(crate) async fn ask(&self, connection: &Client, client: usize, key: usize, ask: Ask) {
-        let now = || self.it.clock.now_ms();
-        let before = now();
-        let start = self.tick();
+        let began = (self.tick(), self.it.clock.now_ms());
         let out = wire::ask(self, connection, client, key, &ask).await;
+        self.answered(client, key, ask, began, out);
+    }
+
+    /// Writes an answer down. `began`: number and clock before the question.
+    pub(crate) fn answered(
+        &self,
+        client: usize,
+        key: usize,
+        ask: Ask,
+        began: (u64, i64),
+        out: Result<Done, tonic::Status>,
+    ) {
+        let (start, before) = began;
         let end = self.tick();
         if let Ok(Done::Key(picture)) = &out {
             self.told(client, key, picture.revision);
@@ -239,7 +255,7 @@ impl World {
             ask,
             start,
             end,
-            clock: (before, now()),
+            clock: (before, self.it.clock.now_ms()),
             out: out.map_err(|status| {
                 let reason = crate::common::reason(&status);
                 match reason.is_empty() {
@@ -278,12 +294,16 @@ impl World {
     }
 }
 
+/// Batches of one stream, and perhaps the last one again.
+const MOST_BATCHES: usize = 3;
+
 /// One client with its connection.
 pub(crate) async fn client(world: Arc<World>, connection: Client, client: usize, ops: usize) {
     let mut rng = Rng::new(world.seed ^ ((client as u64 + 1) << 56));
     rng.next();
     let role = CLIENTS[client].2;
-    for i in 0..ops {
+    let mut i = 0;
+    while i < ops {
         // Now and then the world changes instead of a question; it counts as one.
         if role == 'A' && rng.one_in(40) {
             let days = 3 + rng.below(8) as i64;
@@ -297,6 +317,25 @@ pub(crate) async fn client(world: Arc<World>, connection: Client, client: usize,
             true => (i, ask::create(&mut rng)),
             false => ask::choose(&world, &mut rng, client),
         };
-        world.ask(&connection, client, key, ask).await;
+        i += 1;
+        let Some(rpc) = stream::fits(&ask).filter(|_| rng.one_in(3)) else {
+            world.ask(&connection, client, key, ask).await;
+            continue;
+        };
+        // The same on a stream, with others of its kind behind it.
+        let mut batches = vec![(key, ask)];
+        while batches.len() < MOST_BATCHES && i < ops {
+            let (key, ask) = ask::choose(&world, &mut rng, client);
+            if stream::fits(&ask) != Some(rpc) {
+                break;
+            }
+            batches.push((key, ask));
+            i += 1;
+        }
+        if let Some(again) = batches.last().cloned().filter(|_| i < ops) {
+            batches.push(again);
+            i += 1;
+        }
+        stream::ask(&world, &connection, client, rpc, batches).await;
     }
 }

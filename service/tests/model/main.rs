@@ -22,6 +22,7 @@ mod common;
 mod expect;
 mod history;
 mod model;
+mod stream;
 mod wire;
 
 use std::{collections::BTreeMap, io::Write as _, sync::Arc, time::Instant};
@@ -50,6 +51,7 @@ fn number(name: &str) -> Option<u64> {
 struct Total {
     histories: u64,
     restarts: u64,
+    streams: u64,
     found: Findings,
 }
 
@@ -76,6 +78,7 @@ async fn every_answer_is_one_of_the_model() {
     let Total {
         histories,
         restarts,
+        streams,
         found,
     } = total;
     let classes: Vec<String> = found
@@ -84,7 +87,7 @@ async fn every_answer_is_one_of_the_model() {
         .map(|(class, n)| format!("{class} {n}"))
         .collect();
     let line = format!(
-        "model: {histories} histories x {} clients x {OPS} operations = {} answers ({} with one picture in question), {} changes, {} destructions, {restarts} restarts; {}; {} violations; {:.1} s\n",
+        "model: {histories} histories x {} clients x {OPS} operations = {} answers ({} with one picture in question), {} changes, {} destructions, {streams} streams, {restarts} restarts; {}; {} violations; {:.1} s\n",
         CLIENTS.len(),
         found.ops,
         found.exact,
@@ -144,6 +147,9 @@ async fn appliance(first: u64, count: u64, total: &mut Total) {
         total.found.changes += found.changes;
         total.found.destroyed += found.destroyed;
         destroyed += found.destroyed;
+        let streams = world.streams.load(std::sync::atomic::Ordering::SeqCst);
+        *requests.entry("OK".into()).or_default() += streams;
+        total.streams += streams;
         for (class, n) in found.classes {
             *requests.entry(class.clone()).or_default() += n;
             *total.found.classes.entry(class).or_default() += n;

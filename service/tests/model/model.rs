@@ -168,7 +168,11 @@ impl Picture {
         if !(1..=count).any(|n| may(n).is_ok()) {
             may(self.primary)?;
         }
-        Ok(may(made_by).unwrap_or(0))
+        match (wanted, may(made_by)) {
+            // A public key says whose it was; a MAC would take the key that may not.
+            (Use::Sign, Err(why)) if made_by != 0 => Err(why),
+            (_, found) => Ok(found.unwrap_or(0)),
+        }
     }
 
     /// The next picture. `at`: when a destruction scheduled now is due.
@@ -249,7 +253,7 @@ impl Picture {
         next
     }
 
-    fn seen(&self, seen: u64) -> Result<(), Why> {
+    pub(crate) fn seen(&self, seen: u64) -> Result<(), Why> {
         match seen == 0 || seen == self.revision {
             true => Ok(()),
             false => Err("CONFLICT"),

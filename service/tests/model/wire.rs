@@ -77,11 +77,17 @@ pub(crate) async fn ask(
             action,
             version,
             of,
+            foreign,
             context,
         } => {
             let other = |role: &char| {
                 let (_, name, _) = CLIENTS.iter().find(|(_, _, r)| r == role).unwrap();
-                format!("spiffe://{}.example/{name}", CLIENTS[who].0)
+                let domain = match (CLIENTS[who].0, foreign) {
+                    ("red", true) => "blue",
+                    (_, true) => "red",
+                    (own, false) => own,
+                };
+                format!("spiffe://{domain}.example/{name}")
             };
             let request = proto::ExplainRequest {
                 key: name,
@@ -107,32 +113,15 @@ pub(crate) async fn ask(
             spoiled,
             named_other,
         } => {
-            let mut item = from.item.to_vec();
-            // Half of what is spoiled has the right context and one other byte.
-            let flip = *spoiled && !item.is_empty() && from.header[20] & 1 == 1;
-            if flip {
-                *item.last_mut().unwrap() ^= 1;
-            }
-            let context = wire(if flip { &from.context } else { context });
-            let other = (0..KEYS.len()).find(|k| *k != from.key).unwrap();
-            let key = named_other
-                .then(|| world.key_name(other))
-                .unwrap_or_default();
+            let request = open(world, from, context, *spoiled, *named_other);
             let (opened, due) = if *action == "decrypt" {
-                let request = proto::DecryptRequest {
-                    context,
-                    header: from.header.clone(),
-                    items: vec![item.into()],
-                    key,
-                    ..Default::default()
-                };
                 let opened = crypto.decrypt(request).await?.into_inner();
                 (opened.plaintexts, opened.rewrap_due)
             } else {
                 let request = proto::DecryptDataKeysRequest {
-                    context,
-                    wrapped: vec![from.header.clone()],
-                    key,
+                    context: request.context,
+                    wrapped: vec![request.header],
+                    key: request.key,
                     ..Default::default()
                 };
                 let opened = crypto.decrypt_data_keys(request).await?.into_inner();
@@ -237,7 +226,33 @@ pub(crate) async fn ask(
     })
 }
 
-fn wire<C: FromIterator<(String, String)>>(pairs: &Pairs) -> C {
+/// To open a sample, perhaps with something that is wrong.
+pub(crate) fn open(
+    world: &World,
+    from: &Sample,
+    context: &Pairs,
+    spoiled: bool,
+    named_other: bool,
+) -> proto::DecryptRequest {
+    let mut item = from.item.to_vec();
+    // Half of what is spoiled has the right context and one other byte.
+    let flip = spoiled && !item.is_empty() && from.header[20] & 1 == 1;
+    if flip {
+        *item.last_mut().unwrap() ^= 1;
+    }
+    let other = (0..KEYS.len()).find(|k| *k != from.key).unwrap();
+    proto::DecryptRequest {
+        context: wire(if flip { &from.context } else { context }),
+        header: from.header.clone(),
+        items: vec![item.into()],
+        key: named_other
+            .then(|| world.key_name(other))
+            .unwrap_or_default(),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn wire<C: FromIterator<(String, String)>>(pairs: &Pairs) -> C {
     pairs.clone().into_iter().collect()
 }
 

@@ -17,6 +17,7 @@
 )]
 
 mod refused;
+mod streams;
 mod tally;
 mod user;
 

@@ -7,6 +7,7 @@ use keywright_client::{Client, Failure, HEADER_LEN, ITEM_OVERHEAD, proto};
 
 use crate::{
     refused::{self, fails},
+    streams,
     tally::Tally,
 };
 
@@ -21,7 +22,7 @@ const KEPT: usize = 4;
 pub(crate) type Done = Result<(), String>;
 
 /// Weight and name of each kind of step.
-pub(crate) const STEPS: [(usize, &str); 13] = [
+pub(crate) const STEPS: [(usize, &str); 15] = [
     (200, "encrypt"),
     (200, "decrypt"),
     (100, "rewrap"),
@@ -29,6 +30,8 @@ pub(crate) const STEPS: [(usize, &str); 13] = [
     (100, "sign and verify"),
     (100, "mac and verify-mac"),
     (60, "data keys"),
+    (40, "streams of encrypt and decrypt"),
+    (30, "streams of sign"),
     (50, "random"),
     (60, "get key"),
     (10, "list keys"),
@@ -53,7 +56,7 @@ pub(crate) fn check(so: bool, what: &str) -> Done {
     so.then_some(()).ok_or_else(|| format!("wrong: {what}"))
 }
 
-fn text(e: Failure) -> String {
+pub(crate) fn text(e: Failure) -> String {
     format!("{:?}: {e}", e.reason())
 }
 
@@ -81,7 +84,7 @@ impl Rng {
         (0..len).map(|_| self.next() as u8).collect()
     }
 
-    fn strings(&mut self, most: usize, longest: usize) -> Vec<Bytes> {
+    pub(crate) fn strings(&mut self, most: usize, longest: usize) -> Vec<Bytes> {
         (0..=self.below(most))
             .map(|_| {
                 let len = self.below(longest);
@@ -186,6 +189,8 @@ impl User {
             "sign and verify" => self.sign().await,
             "mac and verify-mac" => self.mac().await,
             "data keys" => self.data_keys().await,
+            "streams of encrypt and decrypt" => streams::encrypt_and_decrypt(self).await,
+            "streams of sign" => streams::sign(self).await,
             "random" => self.random().await,
             "get key" => self.get_key().await,
             "list keys" => self.list_keys().await,

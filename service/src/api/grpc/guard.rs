@@ -24,7 +24,7 @@ use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::{Instrument, Span};
 
-use super::status::{explained, status};
+use super::status::status;
 use crate::{
     api::Peer,
     audit::{Entry, Event},
@@ -301,12 +301,12 @@ impl Shared {
         }
     }
 
-    /// What tonic answered by itself, with our reason where we have one.
+    /// What tonic answered by itself, in our words for a message over the limit.
     fn explain(&self, answer: Response<Body>, request_id: &str) -> Response<Body> {
         match Status::from_header_map(answer.headers()) {
             Some(status) if status.code() == Code::OutOfRange => {
                 let limit = self.app.limits.message_bytes;
-                explained(status, limit, request_id).into_http()
+                refuse(&Error::too_long(limit), request_id)
             }
             _ => answer,
         }

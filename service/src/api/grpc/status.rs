@@ -49,17 +49,6 @@ pub fn status(error: &Error, request_id: &str) -> Status {
     Status::with_error_details(code(reason.kind()), error.text(), details)
 }
 
-/// A status of tonic in our words, where we have some: a message over the limit.
-#[must_use]
-pub(super) fn explained(theirs: Status, limit: usize, request_id: &str) -> Status {
-    match theirs.code() {
-        Code::OutOfRange if theirs.details().is_empty() => {
-            status(&Error::too_long(limit), request_id)
-        }
-        _ => theirs,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use keywright_proto::v1 as proto;
 use tokio::sync::Semaphore;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::{
     guard::Visit,
-    status::{code, explained},
+    status::{code, status},
 };
 use crate::{
     error::{Error, Reason, Result},
@@ -94,8 +94,10 @@ where
             let (app, slots) = (Arc::clone(&app), Arc::clone(&slots));
             async move {
                 // The stream itself is broken: the last thing that comes out of it.
-                let broken = |e| explained(e, app.limits.message_bytes, &call.entry.request_id);
-                let (reference, batch) = piece.map_err(broken)?.open();
+                let (reference, batch) = match piece {
+                    Ok(piece) => piece.open(),
+                    Err(theirs) => return Err(broken(&app, call, theirs).await),
+                };
                 Ok(one::<P, F>(app, &slots, call, reference, batch, run).await)
             }
         })
@@ -136,6 +138,17 @@ where
     };
     let result = run(app, call, batch.unwrap_or_default()).await;
     P::reply(reference, result.map_err(|e| batch_error(&e, &id)))
+}
+
+/// What ends the stream: our words for a message over the limit, with its record; for all
+/// else those of tonic.
+async fn broken(app: &Arc<App>, call: Call, theirs: Status) -> Status {
+    if theirs.code() != Code::OutOfRange {
+        return theirs;
+    }
+    let id = call.entry.request_id.clone();
+    let error = Error::too_long(app.limits.message_bytes);
+    status(&refuse(app, call, error).await, &id)
 }
 
 /// Also what is refused here is written down.

@@ -1,0 +1,242 @@
+//! The same questions on a stream: a few batches of one kind, answered in order. Each is
+//! held against the model like a call of its own.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use bytes::Bytes;
+use keywright_client::{
+    Client,
+    proto::{
+        self, decrypt_stream_response::Result as Opened, encrypt_stream_response::Result as Sealed,
+        sign_stream_response::Result as Signed,
+    },
+};
+use tonic::Status;
+
+use crate::{
+    common::as_status,
+    history::{Ask, CLIENTS, Done, Kind, Sample, World},
+    model::Pairs,
+    wire::{open, wire},
+};
+
+/// The RPCs that are asked here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rpc {
+    Encrypt,
+    Decrypt,
+    Sign,
+}
+
+/// The stream a question could be a batch of.
+pub(crate) fn fits(ask: &Ask) -> Option<Rpc> {
+    match ask {
+        Ask::Protect(_, "encrypt", _) => Some(Rpc::Encrypt),
+        Ask::Protect(_, "sign", _) => Some(Rpc::Sign),
+        Ask::Open {
+            action: "decrypt", ..
+        } => Some(Rpc::Decrypt),
+        _ => None,
+    }
+}
+
+/// Asks all of them on one stream and writes the answers down.
+pub(crate) async fn ask(
+    world: &World,
+    connection: &Client,
+    client: usize,
+    rpc: Rpc,
+    batches: Vec<(usize, Ask)>,
+) {
+    let clock = keywright_service::clock::Clock::now_ms(&*world.it.clock);
+    let began: Vec<(u64, i64)> = batches.iter().map(|_| (world.tick(), clock)).collect();
+    world.streams.fetch_add(1, SeqCst);
+    let (send, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    let asked = batches.clone();
+    let run = async {
+        match rpc {
+            Rpc::Encrypt => encrypt(world, connection, client, &asked, send).await,
+            Rpc::Decrypt => decrypt(world, connection, &asked, send).await,
+            Rpc::Sign => sign(world, connection, client, &asked, send).await,
+        }
+    };
+    let note = async {
+        // Each as soon as it is there: the later, the more the model would have to allow.
+        for ((key, ask), began) in batches.into_iter().zip(began) {
+            let out = answers.recv().await.expect("an answer for each batch");
+            world.answered(client, key, ask, began, out);
+        }
+        assert!(answers.recv().await.is_none(), "more answers than batches");
+    };
+    let (ended, ()) = tokio::join!(run, note);
+    ended.expect("a stream that ends well");
+}
+
+type Answers = tokio::sync::mpsc::UnboundedSender<Result<Done, Status>>;
+
+fn reference(n: usize) -> Bytes {
+    Bytes::from(n.to_string())
+}
+
+/// The model knows what is new by its plaintext.
+fn fresh(world: &World, key: usize) -> Bytes {
+    Bytes::from(format!("{} {}", world.key_name(key), world.tick()))
+}
+
+async fn encrypt(
+    world: &World,
+    connection: &Client,
+    client: usize,
+    asked: &[(usize, Ask)],
+    send: Answers,
+) -> Result<(), Status> {
+    let mut plain = Vec::new();
+    let mut pieces = Vec::new();
+    for (n, (key, ask)) in asked.iter().enumerate() {
+        let Ask::Protect(_, _, context) = ask else {
+            unreachable!("only what fits");
+        };
+        let plaintext = fresh(world, *key);
+        pieces.push(proto::EncryptStreamRequest {
+            reference: reference(n),
+            batch: Some(proto::EncryptRequest {
+                key: world.key_name(*key),
+                context: wire(context),
+                plaintexts: vec![plaintext.clone()],
+                ..Default::default()
+            }),
+        });
+        plain.push((*key, plaintext, context.clone()));
+    }
+    let pieces = tokio_stream::iter(pieces);
+    let mut answers = connection
+        .crypto()
+        .encrypt_stream(pieces)
+        .await?
+        .into_inner();
+    let mut n = 0;
+    while let Some(answer) = answers.message().await? {
+        assert_eq!(answer.reference, reference(n), "out of order");
+        let (key, plaintext, context) = plain[n].clone();
+        n += 1;
+        let done = match answer.result.unwrap() {
+            Sealed::Error(e) => Err(as_status(&e)),
+            Sealed::Batch(mut made) => {
+                let item = made.items.remove(0);
+                let sample = sample(client, key, Kind::Items, made.key_version, item);
+                world.samples.lock().unwrap().push(Sample {
+                    header: made.header,
+                    plaintext,
+                    context,
+                    ..sample
+                });
+                Ok(Done::Version(made.key_version))
+            }
+        };
+        send.send(done).unwrap();
+    }
+    Ok(())
+}
+
+async fn sign(
+    world: &World,
+    connection: &Client,
+    client: usize,
+    asked: &[(usize, Ask)],
+    send: Answers,
+) -> Result<(), Status> {
+    let keys = asked.iter().map(|(key, _)| *key);
+    let plain: Vec<(usize, Bytes)> = keys.map(|key| (key, fresh(world, key))).collect();
+    let piece = |(n, (key, input)): (usize, &(usize, Bytes))| proto::SignStreamRequest {
+        reference: reference(n),
+        batch: Some(proto::SignRequest {
+            key: world.key_name(*key),
+            inputs: vec![input.clone()],
+            ..Default::default()
+        }),
+    };
+    let pieces: Vec<_> = plain.iter().enumerate().map(piece).collect();
+    let pieces = tokio_stream::iter(pieces);
+    let mut answers = connection.crypto().sign_stream(pieces).await?.into_inner();
+    let mut n = 0;
+    while let Some(answer) = answers.message().await? {
+        assert_eq!(answer.reference, reference(n), "out of order");
+        let (key, plaintext) = plain[n].clone();
+        n += 1;
+        let done = match answer.result.unwrap() {
+            Signed::Error(e) => Err(as_status(&e)),
+            Signed::Batch(mut made) => {
+                let item = made.signatures.remove(0);
+                let sample = sample(client, key, Kind::Signature, made.key_version, item);
+                let sample = Sample {
+                    plaintext,
+                    ..sample
+                };
+                world.samples.lock().unwrap().push(sample);
+                Ok(Done::Version(made.key_version))
+            }
+        };
+        send.send(done).unwrap();
+    }
+    Ok(())
+}
+
+async fn decrypt(
+    world: &World,
+    connection: &Client,
+    asked: &[(usize, Ask)],
+    send: Answers,
+) -> Result<(), Status> {
+    let mut wanted = Vec::new();
+    let mut pieces = Vec::new();
+    for (n, (_, ask)) in asked.iter().enumerate() {
+        let Ask::Open {
+            from,
+            context,
+            spoiled,
+            named_other,
+            ..
+        } = ask
+        else {
+            unreachable!("only what fits");
+        };
+        pieces.push(proto::DecryptStreamRequest {
+            reference: reference(n),
+            batch: Some(open(world, from, context, *spoiled, *named_other)),
+        });
+        wanted.push(from.plaintext.clone());
+    }
+    let pieces = tokio_stream::iter(pieces);
+    let mut answers = connection
+        .crypto()
+        .decrypt_stream(pieces)
+        .await?
+        .into_inner();
+    let mut n = 0;
+    while let Some(answer) = answers.message().await? {
+        assert_eq!(answer.reference, reference(n), "out of order");
+        let done = match answer.result.unwrap() {
+            Opened::Error(e) => Err(as_status(&e)),
+            Opened::Batch(opened) => Ok(Done::Opened {
+                right: opened.plaintexts == [wanted[n].clone()],
+                due: !opened.rewrap_due.is_empty(),
+            }),
+        };
+        n += 1;
+        send.send(done).unwrap();
+    }
+    Ok(())
+}
+
+fn sample(client: usize, key: usize, kind: Kind, version: u32, item: Bytes) -> Sample {
+    Sample {
+        tenant: CLIENTS[client].0,
+        key,
+        kind,
+        version,
+        header: Bytes::new(),
+        item,
+        plaintext: Bytes::new(),
+        context: Pairs::new(),
+    }
+}
