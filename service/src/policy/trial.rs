@@ -136,19 +136,7 @@ fn run_text(engine: &Engine, file: &str, text: &str) -> Result<Vec<Outcome>, Pol
 fn run_one(engine: &Engine, trial: &Trial) -> Result<Option<String>, String> {
     let action = Action::parse(&trial.action)
         .ok_or_else(|| format!("action: there is no {:?}", trial.action))?;
-    match (&trial.key, action.on_key()) {
-        (None, true) => {
-            let name = action.name();
-            return Err(format!(
-                "{name} is about a key; say which: key = {{ name = \"...\" }}"
-            ));
-        }
-        (Some(_), false) => {
-            let name = action.name();
-            return Err(format!("{name} is about no key; leave key out"));
-        }
-        _ => {}
-    }
+    fits(action, trial.key.is_some())?;
     let id = SpiffeId::parse(&trial.caller).map_err(|e| format!("caller: the SPIFFE id {e}"))?;
     let caller = Caller {
         id,
@@ -206,6 +194,18 @@ fn run_one(engine: &Engine, trial: &Trial) -> Result<Option<String>, String> {
             Ok(Some(format!("{by}, not by {}", wanted.join(", "))))
         }
         _ => Ok(None),
+    }
+}
+
+/// A question that could never be asked is denied for that alone, and proves nothing.
+fn fits(action: Action, has_key: bool) -> Result<(), String> {
+    let name = action.name();
+    match (has_key, action.on_key()) {
+        (false, true) => Err(format!(
+            "{name} is about a key; say which: key = {{ name = \"...\" }}"
+        )),
+        (true, false) => Err(format!("{name} is about no key; leave key out")),
+        _ => Ok(()),
     }
 }
 

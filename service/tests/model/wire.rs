@@ -245,9 +245,10 @@ pub(crate) fn open(
         context: wire(if flip { &from.context } else { context }),
         header: from.header.clone(),
         items: vec![item.into()],
-        key: named_other
-            .then(|| world.key_name(other))
-            .unwrap_or_default(),
+        key: match named_other {
+            true => world.key_name(other),
+            false => String::new(),
+        },
         ..Default::default()
     }
 }
