@@ -28,6 +28,7 @@ use keywright_client::proto::{
     self, DecryptStreamRequest, EncryptStreamRequest, decrypt_stream_response::Result as Opened,
     encrypt_stream_response::Result as Sealed,
 };
+use keywright_service::config::Limits;
 use tokio_stream::{StreamExt, iter};
 use tonic::Code;
 
@@ -310,4 +311,29 @@ async fn checksums_are_checked_when_given_and_answered() {
     let keys = keys.into_inner();
     let key = &keys.data_keys[0];
     assert_eq!(keys.crc32c, Some(crc(&[&key.plaintext, &key.wrapped])));
+}
+
+/// An old connection is asked to go, not cut: what is open on it goes on to its end.
+#[tokio::test]
+async fn a_stream_outlives_the_age_of_its_connection() {
+    let limits = Limits {
+        connection_age_ms: 1000,
+        request_ms: 100,
+        ..Limits::default()
+    };
+    let it = Appliance::with(limits).await;
+    it.create("red", "k").await;
+    let user = it.client("red", "user").await;
+    let pieces = iter(0..30).throttle(Duration::from_millis(100)).map(|n| {
+        let batch = proto::EncryptRequest {
+            key: "k".into(),
+            plaintexts: vec![Bytes::from_static(b"x")],
+            ..Default::default()
+        };
+        piece(n, batch)
+    });
+    let sealed = user.crypto().encrypt_stream(pieces).await.unwrap();
+    let answers: Vec<_> = sealed.into_inner().collect().await;
+    assert_eq!(answers.len(), 30);
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
 }
