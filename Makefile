@@ -43,8 +43,8 @@ model: build ## random histories of eight clients against a model of the lifecyc
 KEYWRIGHT_SOAK_SECONDS ?= 300
 
 soak: release ## 64 clients that do everything at once, for five minutes (KEYWRIGHT_SOAK_SECONDS)
-	KEYWRIGHT_SOAK_SECONDS=$(KEYWRIGHT_SOAK_SECONDS) \
-	  cargo test --locked --release -p keywright-softhsm-tests --test soak -- --nocapture
+	KEYWRIGHT_SOAK_SECONDS=$(KEYWRIGHT_SOAK_SECONDS) KEYWRIGHT_BINARIES=$(CURDIR)/target/release \
+	  cargo test --locked -p keywright-softhsm-tests --test soak -- --nocapture
 
 docs: ## the reference of docs/clients.md, from the comments of the .proto files
 	@softhsm-tests/clients/run reference.py

@@ -12,6 +12,10 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
+/// Where the binaries under test lie, if not beside the tests: tests with the feature
+/// `vectors` cannot be built as a release, and a soak wants a daemon that is one.
+const BINARIES: &str = "KEYWRIGHT_BINARIES";
+
 /// A binary that was built with these tests.
 ///
 /// # Panics
@@ -19,7 +23,9 @@ use rustix::process::{Pid, Signal, kill_process};
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
     let here = std::env::current_exe().unwrap();
-    let path = here.parent().and_then(Path::parent).unwrap().join(name);
+    let beside = here.parent().and_then(Path::parent).unwrap();
+    let dir = std::env::var_os(BINARIES).map_or_else(|| beside.to_owned(), PathBuf::from);
+    let path = dir.join(name);
     assert!(
         path.exists(),
         "{} is missing; run: cargo build, or make test",

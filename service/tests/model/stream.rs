@@ -63,13 +63,17 @@ pub(crate) async fn ask(
     let note = async {
         // Each as soon as it is there: the later, the more the model would have to allow.
         for ((key, ask), began) in batches.into_iter().zip(began) {
-            let out = answers.recv().await.expect("an answer for each batch");
+            let Some(out) = answers.recv().await else {
+                return false;
+            };
             world.answered(client, key, ask, began, out);
         }
         assert!(answers.recv().await.is_none(), "more answers than batches");
+        true
     };
-    let (ended, ()) = tokio::join!(run, note);
+    let (ended, answered) = tokio::join!(run, note);
     ended.expect("a stream that ends well");
+    assert!(answered, "a batch without an answer");
 }
 
 type Answers = tokio::sync::mpsc::UnboundedSender<Result<Done, Status>>;
