@@ -6,6 +6,7 @@
 //! served with `keywrightd serve`.
 
 mod certs;
+mod token;
 
 use std::{
     fs::{self, DirBuilder},
@@ -22,7 +23,7 @@ use keywright_hsm::{
 use keywright_pki::SpiffeId;
 
 use crate::{
-    app::{Addresses, StartError},
+    app::{Addresses, DataLock, StartError},
     clock::{Entropy, System},
     config::Config,
     init::init,
@@ -95,6 +96,10 @@ impl Dev {
         };
         if !self.path("token-ready").exists() {
             self.make_token(&module)?;
+        } else {
+            // Only while nobody uses it.
+            let _lock = DataLock::take(&self.dir)?;
+            token::mend(&self.path("tokens")).map_err(|e| self.broken(&e))?;
         }
         certs::make(self)?;
         self.once("policies/roles.cedar", DEFAULT_ROLES)?;
@@ -146,6 +151,7 @@ impl Dev {
             user_pin: Pin::new(pin),
         };
         let serial = provision(module, &new)?;
+        token::keep_spares(&tokens).map_err(error)?;
         self.write("token-ready", &format!("{serial}\n"))
     }
 
@@ -192,6 +198,10 @@ impl Dev {
             self.path("client.env").display()
         ));
         out
+    }
+
+    fn broken(&self, e: &std::io::Error) -> StartError {
+        StartError::Data(format!("{}: {e}", self.path("tokens").display()))
     }
 
     fn path(&self, name: &str) -> PathBuf {
