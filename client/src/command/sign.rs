@@ -131,7 +131,9 @@ pub(super) fn whole(from: impl Read, limit: u64) -> Result<Bytes, Failure> {
     if bytes.len() as u64 > limit {
         return Err(Failure::new(
             FailureKind::Data,
-            format!("more than {limit} bytes; nothing here may be so long"),
+            format!(
+                "more than {limit} bytes; a server takes 1 MiB in one piece, if it is not told otherwise"
+            ),
         ));
     }
     Ok(bytes.into())

@@ -1,9 +1,6 @@
 //! Batches on a stream: sent while there is room, answered in order.
 
-use std::{
-    io::{BufRead, Write},
-    time::{Duration, Instant},
-};
+use std::io::{BufRead, Write};
 
 use super::{
     Progress, Summary,
@@ -14,11 +11,6 @@ use crate::{
     Client, Failure,
     stream::{BatchStream, Piece},
 };
-
-/// A server asks old connections to come again and gives what runs there some time (30
-/// seconds by default). A stream is exchanged for a new one sooner than that, so that work
-/// of many hours is not cut off.
-const STREAM_AGE: Duration = Duration::from_secs(10);
 
 /// What is done with lines.
 pub(super) trait Work: Sized {
@@ -42,38 +34,29 @@ pub(super) trait Work: Sized {
 /// What is sent.
 type BatchOf<W> = <<W as Work>::Piece as Piece>::Batch;
 
-/// A stream of work, and since when.
-struct Way<W: Work> {
-    stream: BatchStream<W::Piece, (Place, W::Kept)>,
-    opened: Instant,
-}
+/// A stream of work.
+type Way<W> = BatchStream<<W as Work>::Piece, (Place, <W as Work>::Kept)>;
 
-impl<W: Work> Way<W> {
-    async fn open(client: &Client) -> Result<Self, Failure> {
-        Ok(Self {
-            stream: BatchStream::open(client).await?,
-            opened: Instant::now(),
-        })
-    }
-
-    /// Writes the next answer; false when nothing waits for one.
-    async fn take(&mut self, work: &W, page: &mut Page<'_, impl Write>) -> Result<bool, Failure> {
-        let answer = match self.stream.answer().await {
-            Ok(Some(answer)) => answer,
-            Ok(None) => return Ok(false),
-            // Answers come in order: this is about the first one that is missing.
-            Err(broken) => {
-                return Err(match self.stream.next_note() {
-                    Some((place, _)) => place.name(broken),
-                    None => broken,
-                });
-            }
-        };
-        let ((place, kept), result) = answer;
-        let answer = result.map_err(|e| place.name(e))?;
-        page.put(&work.lines(place, kept, answer)?)?;
-        Ok(true)
-    }
+/// Writes the next answer; false when nothing waits for one.
+async fn take<W: Work>(
+    way: &mut Way<W>,
+    work: &W,
+    page: &mut Page<'_, impl Write>,
+) -> Result<bool, Failure> {
+    let ((place, kept), result) = match way.answer().await {
+        Ok(Some(answer)) => answer,
+        Ok(None) => return Ok(false),
+        // Answers come in order: this is about the first one that is missing.
+        Err(broken) => {
+            return Err(match way.next_note() {
+                Some((place, _)) => place.name(broken),
+                None => broken,
+            });
+        }
+    };
+    let answer = result.map_err(|e| place.name(e))?;
+    page.put(&work.lines(place, kept, answer)?)?;
+    Ok(true)
 }
 
 /// Does the work on every line of the input.
@@ -95,7 +78,7 @@ async fn all<W: Work>(
     input: impl BufRead,
     page: &mut Page<'_, impl Write>,
 ) -> Result<(), Failure> {
-    let mut way = Way::<W>::open(client).await?;
+    let mut way: Way<W> = BatchStream::open(client).await?;
     let mut bad_input = Ok(());
     for batch in Batches::new(input) {
         let (place, kept, request) = match batch.and_then(|b| work.ask(b)) {
@@ -106,15 +89,11 @@ async fn all<W: Work>(
                 break;
             }
         };
-        if way.opened.elapsed() > STREAM_AGE {
-            while way.take(work, page).await? {}
-            way = Way::open(client).await?;
+        if way.is_full() {
+            take(&mut way, work, page).await?;
         }
-        if way.stream.is_full() {
-            way.take(work, page).await?;
-        }
-        way.stream.send((place, kept), request)?;
+        way.send((place, kept), request)?;
     }
-    while way.take(work, page).await? {}
+    while take(&mut way, work, page).await? {}
     bad_input
 }

@@ -5,13 +5,10 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use bytes::Bytes;
 use keywright_client::{
-    Client,
-    proto::{
-        self, decrypt_stream_response::Result as Opened, encrypt_stream_response::Result as Sealed,
-        sign_stream_response::Result as Signed,
-    },
+    Client, Piece,
+    proto::{self, DecryptStreamRequest, EncryptStreamRequest, SignStreamRequest},
 };
-use tonic::Status;
+use tonic::{Status, Streaming};
 
 use crate::{
     common::as_status,
@@ -101,7 +98,7 @@ async fn encrypt(
             unreachable!("only what fits");
         };
         let plaintext = fresh(world, *key);
-        pieces.push(proto::EncryptStreamRequest {
+        pieces.push(EncryptStreamRequest {
             reference: reference(n),
             batch: Some(proto::EncryptRequest {
                 key: world.key_name(*key),
@@ -113,31 +110,36 @@ async fn encrypt(
         plain.push((*key, plaintext, context.clone()));
     }
     let pieces = tokio_stream::iter(pieces);
-    let mut answers = connection
-        .crypto()
-        .encrypt_stream(pieces)
-        .await?
-        .into_inner();
+    let answers = EncryptStreamRequest::open(connection, pieces).await?;
+    follow::<EncryptStreamRequest>(answers, &send, |n, mut made| {
+        let (key, plaintext, context) = plain[n].clone();
+        let item = made.items.remove(0);
+        let sample = sample(client, key, Kind::Items, made.key_version, item);
+        world.samples.lock().unwrap().push(Sample {
+            header: made.header,
+            plaintext,
+            context,
+            ..sample
+        });
+        Done::Version(made.key_version)
+    })
+    .await
+}
+
+/// Each answer as it comes, in the order of the batches.
+async fn follow<P: Piece>(
+    mut answers: Streaming<P::Reply>,
+    send: &Answers,
+    mut done: impl FnMut(usize, P::Answer) -> Done,
+) -> Result<(), Status> {
     let mut n = 0;
     while let Some(answer) = answers.message().await? {
-        assert_eq!(answer.reference, reference(n), "out of order");
-        let (key, plaintext, context) = plain[n].clone();
+        let (of, result) = P::read(answer);
+        assert_eq!(of, reference(n), "out of order");
+        let result = result.expect("an answer or an error");
+        let outcome = result.map(|answer| done(n, answer));
+        send.send(outcome.map_err(|e| as_status(&e))).unwrap();
         n += 1;
-        let done = match answer.result.unwrap() {
-            Sealed::Error(e) => Err(as_status(&e)),
-            Sealed::Batch(mut made) => {
-                let item = made.items.remove(0);
-                let sample = sample(client, key, Kind::Items, made.key_version, item);
-                world.samples.lock().unwrap().push(Sample {
-                    header: made.header,
-                    plaintext,
-                    context,
-                    ..sample
-                });
-                Ok(Done::Version(made.key_version))
-            }
-        };
-        send.send(done).unwrap();
     }
     Ok(())
 }
@@ -151,7 +153,7 @@ async fn sign(
 ) -> Result<(), Status> {
     let keys = asked.iter().map(|(key, _)| *key);
     let plain: Vec<(usize, Bytes)> = keys.map(|key| (key, fresh(world, key))).collect();
-    let piece = |(n, (key, input)): (usize, &(usize, Bytes))| proto::SignStreamRequest {
+    let piece = |(n, (key, input)): (usize, &(usize, Bytes))| SignStreamRequest {
         reference: reference(n),
         batch: Some(proto::SignRequest {
             key: world.key_name(*key),
@@ -161,28 +163,19 @@ async fn sign(
     };
     let pieces: Vec<_> = plain.iter().enumerate().map(piece).collect();
     let pieces = tokio_stream::iter(pieces);
-    let mut answers = connection.crypto().sign_stream(pieces).await?.into_inner();
-    let mut n = 0;
-    while let Some(answer) = answers.message().await? {
-        assert_eq!(answer.reference, reference(n), "out of order");
+    let answers = SignStreamRequest::open(connection, pieces).await?;
+    follow::<SignStreamRequest>(answers, &send, |n, mut made| {
         let (key, plaintext) = plain[n].clone();
-        n += 1;
-        let done = match answer.result.unwrap() {
-            Signed::Error(e) => Err(as_status(&e)),
-            Signed::Batch(mut made) => {
-                let item = made.signatures.remove(0);
-                let sample = sample(client, key, Kind::Signature, made.key_version, item);
-                let sample = Sample {
-                    plaintext,
-                    ..sample
-                };
-                world.samples.lock().unwrap().push(sample);
-                Ok(Done::Version(made.key_version))
-            }
+        let item = made.signatures.remove(0);
+        let sample = sample(client, key, Kind::Signature, made.key_version, item);
+        let sample = Sample {
+            plaintext,
+            ..sample
         };
-        send.send(done).unwrap();
-    }
-    Ok(())
+        world.samples.lock().unwrap().push(sample);
+        Done::Version(made.key_version)
+    })
+    .await
 }
 
 async fn decrypt(
@@ -204,32 +197,19 @@ async fn decrypt(
         else {
             unreachable!("only what fits");
         };
-        pieces.push(proto::DecryptStreamRequest {
+        pieces.push(DecryptStreamRequest {
             reference: reference(n),
             batch: Some(open(world, from, context, *spoiled, *named_other)),
         });
         wanted.push(from.plaintext.clone());
     }
     let pieces = tokio_stream::iter(pieces);
-    let mut answers = connection
-        .crypto()
-        .decrypt_stream(pieces)
-        .await?
-        .into_inner();
-    let mut n = 0;
-    while let Some(answer) = answers.message().await? {
-        assert_eq!(answer.reference, reference(n), "out of order");
-        let done = match answer.result.unwrap() {
-            Opened::Error(e) => Err(as_status(&e)),
-            Opened::Batch(opened) => Ok(Done::Opened {
-                right: opened.plaintexts == [wanted[n].clone()],
-                due: !opened.rewrap_due.is_empty(),
-            }),
-        };
-        n += 1;
-        send.send(done).unwrap();
-    }
-    Ok(())
+    let answers = DecryptStreamRequest::open(connection, pieces).await?;
+    follow::<DecryptStreamRequest>(answers, &send, |n, opened| Done::Opened {
+        right: opened.plaintexts == [wanted[n].clone()],
+        due: !opened.rewrap_due.is_empty(),
+    })
+    .await
 }
 
 fn sample(client: usize, key: usize, kind: Kind, version: u32, item: Bytes) -> Sample {
