@@ -1,10 +1,7 @@
 //! A SubjectPublicKeyInfo as others want to read it: PEM (RFC 7468 §13) and JSON Web
 //! Key (RFC 7517, 7518 §6, 8037).
 
-use base64::{
-    Engine,
-    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
-};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use der::{Decode, Sequence, asn1::UintRef};
 use serde_json::{Map, Value, json};
 use x509_cert::spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
@@ -12,15 +9,7 @@ use x509_cert::spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 /// `-----BEGIN PUBLIC KEY-----`, lines of 64.
 #[must_use]
 pub fn spki_to_pem(spki: &[u8]) -> String {
-    let text = BASE64_STANDARD.encode(spki);
-    let mut pem = String::from("-----BEGIN PUBLIC KEY-----\n");
-    for line in text.as_bytes().chunks(64) {
-        // Base64 is ASCII.
-        pem.push_str(&String::from_utf8_lossy(line));
-        pem.push('\n');
-    }
-    pem.push_str("-----END PUBLIC KEY-----\n");
-    pem
+    crate::pem::encode("PUBLIC KEY", spki)
 }
 
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
