@@ -5,10 +5,11 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
     "keywright/v1/batch.proto",
     "keywright/v1/crypto.proto",
     "keywright/v1/keys.proto",
+    "keywright/v1/pki.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -28,7 +28,7 @@ use crate::{
     audit::{Entry, Event},
     config::{Config, ConfigError},
     metrics,
-    ops::{App, destroy_due, save_last_use},
+    ops::{App, destroy_due, pki, save_last_use},
 };
 
 /// Release of this daemon.
@@ -109,6 +109,7 @@ pub async fn run(config: Config, ready: impl FnOnce(Addresses)) -> Result<(), St
     );
     tokio::spawn(http);
     tokio::spawn(keep_house(Arc::clone(&app), prometheus));
+    tokio::spawn(pki::publish_crls(Arc::clone(&app)));
     // Before anybody hears that it runs: a signal that comes at once must not kill it.
     let signals = Signals::listen()?;
     info!(grpc = %addresses.grpc, admin = %addresses.admin, release = RELEASE, "ready");

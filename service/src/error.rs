@@ -117,6 +117,32 @@ reasons! {
     Stopping = "STOPPING", Unavailable;
     /// The token cannot do what the algorithm needs.
     TokenCannot = "TOKEN_CANNOT", Unsupported;
+    /// A certificate request that is malformed, unsigned or has a weak key.
+    CsrRefused = "CSR_REFUSED", InvalidArgument;
+    /// A profile or a ceremony that does not say what it must.
+    TextRefused = "TEXT_REFUSED", InvalidArgument;
+    /// A name, a time or a key that the profile does not give to this caller.
+    ProfileRefused = "PROFILE_REFUSED", Denied;
+    /// A key that is never certified.
+    KeyBlocked = "KEY_BLOCKED", StateForbids;
+    /// No such profile, or the caller may not use it.
+    ProfileNotFound = "PROFILE_NOT_FOUND", NotFound;
+    /// No such issuer or ceremony.
+    IssuerNotFound = "ISSUER_NOT_FOUND", NotFound;
+    /// No such certificate.
+    CertificateNotFound = "CERTIFICATE_NOT_FOUND", NotFound;
+    /// The name of an issuer, or the version of a profile, is taken.
+    AuthorityExists = "AUTHORITY_EXISTS", Exists;
+    /// The same idempotency key came with another request.
+    RequestKeyReused = "REQUEST_KEY_REUSED", Exists;
+    /// The issuer does not sign now; an operator can change that.
+    IssuerState = "ISSUER_STATE", StateForbids;
+    /// The state of the certificate forbids it.
+    CertificateState = "CERTIFICATE_STATE", StateForbids;
+    /// What would be signed breaks a rule.
+    LintRefused = "LINT_REFUSED", StateForbids;
+    /// The clock stands before what was signed last.
+    ClockSteppedBack = "CLOCK_STEPPED_BACK", Unavailable;
     /// The deadline passed.
     DeadlineExceeded = "DEADLINE_EXCEEDED", Late;
     /// Our fault or the token's; the log knows more.

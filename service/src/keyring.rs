@@ -14,9 +14,13 @@ use parking_lot::Mutex;
 
 use crate::{
     audit::{Decision, Entry, KeyNote},
+    authority::Profile,
     error::{Error, Reason, Result},
     key::{Key, KeyId, KeyName, TenantId},
-    policy::{Action, Asking, Engine, Grant, KeyAction, Permit, Proposal, TenantAction, Verdict},
+    policy::{
+        Action, Asking, Engine, Grant, KeyAction, Permit, ProfileAction, ProfilePermit, Proposal,
+        TenantAction, Verdict,
+    },
 };
 
 /// Keys and the policies that guard them.
@@ -127,6 +131,38 @@ impl Keyring {
             Err(verdict) => {
                 entry.decide(Decision::Deny, verdict.policies());
                 Err(denied(A::ACTION, &verdict))
+            }
+        }
+    }
+
+    /// A permit for one action under a profile that was found, or not.
+    ///
+    /// # Errors
+    /// [`Reason::ProfileNotFound`]: also when the caller may not use it.
+    pub fn permit_profile<A: ProfileAction>(
+        &self,
+        asking: &Asking<'_>,
+        found: Option<&Arc<Profile>>,
+        entry: &mut Entry,
+    ) -> Result<ProfilePermit<A>> {
+        let no_such = || {
+            Error::new(
+                Reason::ProfileNotFound,
+                "no such profile in use, or you may not have certificates under it",
+            )
+        };
+        let Some(profile) = found else {
+            entry.decide(Decision::Deny, &[]);
+            return Err(no_such());
+        };
+        match self.engine.load().profile_permit(asking, profile) {
+            Ok(permit) => {
+                entry.decide(Decision::Allow, permit.verdict().policies());
+                Ok(permit)
+            }
+            Err(verdict) => {
+                entry.decide(Decision::Deny, verdict.policies());
+                Err(no_such())
             }
         }
     }
@@ -369,6 +405,7 @@ mod tests {
             tenant: TenantId([2; 16]),
             tenant_name: "t".into(),
             certificate: [0; 32],
+            spki: [0; 32],
         };
         let asking = Asking {
             caller: &caller,

@@ -6,9 +6,9 @@
 //!                             ▼
 //!                            ops/                       (verbs: domain words)
 //!              ┌──────────────┼──────────────┬───────────┐
-//!           keyring        store/         audit/     hsm, pki        (holders)
+//!      keyring authorities ledger   store/   audit/   hsm, pki        (holders)
 //!              └──────────────┼──────────────┘
-//!              key/  envelope  signature  policy  error             (nouns: pure)
+//!              key/  authority/  envelope  signature  policy  error  (nouns: pure)
 //! ```
 //!
 //! Arrows only go down; `tests/architecture.rs` keeps it so. How a request walks:
@@ -18,6 +18,8 @@
 pub mod api;
 pub mod app;
 pub mod audit;
+pub mod authorities;
+pub mod authority;
 pub mod clock;
 pub mod config;
 pub mod dev;
@@ -27,6 +29,7 @@ pub mod harden;
 pub mod init;
 pub mod key;
 pub mod keyring;
+pub mod ledger;
 pub mod metrics;
 pub mod ops;
 pub mod policy;

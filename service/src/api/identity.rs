@@ -8,7 +8,7 @@
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
-use keywright_pki::{SpiffeId, client_id};
+use keywright_pki::{CertificateInfo, SpiffeId, client_id};
 use rustls::{
     DigitallySignedStruct, DistinguishedName, Error as TlsError, RootCertStore, SignatureScheme,
     client::danger::HandshakeSignatureValid,
@@ -70,6 +70,8 @@ impl Tenants {
             tenant: *tenant,
             tenant_name: Arc::clone(tenant_name),
             certificate: Sha256::digest(leaf).into(),
+            // Only to find what was issued here; what we cannot read was not.
+            spki: CertificateInfo::from_der(leaf).map_or([0; 32], |info| info.spki_sha256),
             id,
         }))
     }

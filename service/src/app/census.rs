@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use keywright_hsm::{KeyRef, ObjectId, TokenObject};
 use tracing::{error, warn};
 
-use crate::{key::KeyState, metrics, store::Contents};
+use crate::{authority::Issuer, key::KeyState, metrics, store::Contents};
 
 /// What does not fit.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,7 +17,12 @@ pub(super) struct Census {
     pub(super) missing: usize,
 }
 
-pub(super) fn take(contents: &Contents, canary: &KeyRef, objects: &[TokenObject]) -> Census {
+pub(super) fn take(
+    contents: &Contents,
+    issuers: &[Issuer],
+    canary: &KeyRef,
+    objects: &[TokenObject],
+) -> Census {
     let on_token: HashSet<ObjectId> = objects.iter().filter_map(|o| o.id).collect();
     let versions = contents
         .keys
@@ -25,6 +30,14 @@ pub(super) fn take(contents: &Contents, canary: &KeyRef, objects: &[TokenObject]
         .flat_map(|key| key.versions().map(move |v| (&key.name, v)));
     let mut known = HashSet::from([canary.object]);
     let mut missing = 0;
+    for issuer in issuers {
+        let object = issuer.key.object;
+        known.insert(object);
+        if !on_token.contains(&object) {
+            missing += 1;
+            error!(issuer = %issuer.name, %object, "the token does not show this issuer's key; nothing is signed with it until it does");
+        }
+    }
     for (name, version) in versions {
         let object = version.on_token.object;
         known.insert(object);
@@ -89,6 +102,7 @@ mod tests {
         };
         let found = take(
             &contents,
+            &[],
             &canary,
             &[object(1), object(9), object(77), half_written],
         );

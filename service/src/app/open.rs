@@ -13,10 +13,12 @@ use super::{RELEASE, StartError, census};
 use crate::{
     api::Tenants,
     audit::{Audit, Entry, Event, Log, Opened as OpenedLog},
+    authorities::Authorities,
     clock::{Clock, Entropy, System},
     config::{Config, TenantConfig},
     key::TenantId,
     keyring::Keyring,
+    ledger::Ledger,
     metrics::HsmMetrics,
     ops::App,
     policy::Engine,
@@ -58,7 +60,11 @@ pub(super) async fn open(config: &Config) -> Result<Opened, StartError> {
 
     let hsm = the_same_token(config, &canary).await?;
     let objects = hsm.objects(Instant::now() + PATIENCE).await?;
-    let census = census::take(&contents, &canary, &objects);
+    let pki = store
+        .load_authorities()
+        .await
+        .map_err(|e| StartError::Data(e.to_string()))?;
+    let census = census::take(&contents, &pki.issuers, &canary, &objects);
     let tenants = tenants(config, store.as_ref(), &contents).await?;
     let started = Event::Started {
         release: RELEASE,
@@ -80,8 +86,15 @@ pub(super) async fn open(config: &Config) -> Result<Opened, StartError> {
         .record(Entry::event(started))
         .await
         .map_err(|e| StartError::Data(format!("{e}; the disk may be full")))?;
+    let crl_dir = config.data_dir.join("crl");
+    std::fs::create_dir_all(&crl_dir)
+        .map_err(|e| StartError::Data(format!("{}: {e}", crl_dir.display())))?;
+    let ledger = Ledger::start(Arc::clone(&store));
+    let authorities = Authorities::new(pki, ledger).map_err(|e| StartError::Data(e.to_string()))?;
     let app = App {
         hsm,
+        authorities: Arc::new(authorities),
+        crl_dir,
         store,
         keyring: Arc::new(Keyring::new(contents.keys, engine)),
         audit,

@@ -87,6 +87,14 @@ limits! {
     connection_age_ms: u64 = 3_600_000, 1_000 => 86_400_000;
     /// Time for open requests when the daemon stops.
     shutdown_ms: u64 = 10_000, 0 => 600_000;
+    /// Certificate requests of one batch.
+    pki_batch_items: usize = 256, 1 => 4096;
+    /// People who must approve a new authority, at least.
+    pki_approvals: u32 = 2, 1 => 16;
+    /// How often a CRL is made anew when nothing is revoked.
+    crl_every_ms: u64 = 3_600_000, 1_000 => 86_400_000;
+    /// How long a CRL is good.
+    crl_life_ms: u64 = 86_400_000, 60_000 => 2_592_000_000;
     /// Bytes of one audit segment.
     audit_segment_bytes: u64 = 16 << 20, 4 << 10 => 1 << 30;
 }

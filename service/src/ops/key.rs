@@ -11,7 +11,7 @@ mod create;
 mod destruction;
 mod evidence;
 mod explain;
-mod generate;
+pub(super) mod generate;
 mod get;
 mod last_use;
 mod list;

@@ -10,6 +10,7 @@ mod encrypt;
 mod key;
 mod mac;
 mod open;
+pub mod pki;
 mod random;
 mod reencrypt;
 mod rewrap;
@@ -19,6 +20,7 @@ mod verify;
 mod wraps;
 
 use std::{
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -51,6 +53,8 @@ use batch::each;
 
 use crate::{
     audit::{Audit, Entry, KeyNote},
+    authorities::Authorities,
+    authority::AuthorityName,
     clock::{Clock, Entropy},
     config::Limits,
     envelope::Context,
@@ -58,7 +62,10 @@ use crate::{
     key::{Key, KeyId, KeyName, KeyVersion, WrapCounter},
     keyring::Keyring,
     metrics::{self, Picture, StreamBatch, WEAR},
-    policy::{Asking, Caller, Grant, KeyAction, Permit, Proposal, TenantAction},
+    policy::{
+        Asking, Caller, Grant, KeyAction, Permit, ProfileAction, ProfilePermit, Proposal,
+        TenantAction,
+    },
     store::Store,
     trace,
 };
@@ -71,6 +78,10 @@ pub struct App {
     pub store: Arc<dyn Store>,
     /// Keys and policies in memory.
     pub keyring: Arc<Keyring>,
+    /// Issuers and profiles in memory, and the way to certificates.
+    pub authorities: Arc<Authorities>,
+    /// Where CRLs lie.
+    pub crl_dir: PathBuf,
     /// Where every request is accounted for.
     pub audit: Audit,
     /// Time.
@@ -229,6 +240,18 @@ impl Call {
     ) -> Result<Grant<A>> {
         let (asking, entry) = self.asks();
         app.keyring.grant(&asking, proposal, entry)
+    }
+
+    /// Finds a profile for one action: the look-up is the authorisation.
+    fn open_profile<A: ProfileAction>(
+        &mut self,
+        app: &App,
+        name: &AuthorityName,
+        version: Option<u32>,
+    ) -> Result<ProfilePermit<A>> {
+        let found = app.authorities.profile(self.caller.tenant, name, version);
+        let (asking, entry) = self.asks();
+        app.keyring.permit_profile(&asking, found.as_ref(), entry)
     }
 
     /// A version is about to protect something.

@@ -54,11 +54,33 @@ pub enum Action {
     GenerateDataKey,
     /// Open a wrapped data key.
     DecryptDataKey,
+    /// A certificate under a profile.
+    IssueCertificate,
+    /// The same again, for who holds one.
+    RenewCertificate,
+    /// Read what is on record about certificates.
+    GetCertificate,
+    /// Revoke certificates of others.
+    RevokeCertificate,
+    /// Read about issuers and profiles.
+    GetAuthority,
+    /// Plan an authority.
+    PlanCeremony,
+    /// Say yes to a plan.
+    ApproveCeremony,
+    /// Carry a plan out.
+    CommitCeremony,
+    /// What an issuer may sign.
+    ChangeIssuer,
+    /// Put and retire profiles.
+    ChangeProfile,
+    /// Never certify a key again.
+    BlockKey,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 36] = [
         Self::Encrypt,
         Self::Decrypt,
         Self::Rewrap,
@@ -84,6 +106,17 @@ impl Action {
         Self::AsymmetricDecrypt,
         Self::GenerateDataKey,
         Self::DecryptDataKey,
+        Self::IssueCertificate,
+        Self::RenewCertificate,
+        Self::GetCertificate,
+        Self::RevokeCertificate,
+        Self::GetAuthority,
+        Self::PlanCeremony,
+        Self::ApproveCeremony,
+        Self::CommitCeremony,
+        Self::ChangeIssuer,
+        Self::ChangeProfile,
+        Self::BlockKey,
     ];
 
     /// As in the schema.
@@ -115,6 +148,17 @@ impl Action {
             Self::AsymmetricDecrypt => "asymmetric_decrypt",
             Self::GenerateDataKey => "generate_data_key",
             Self::DecryptDataKey => "decrypt_data_key",
+            Self::IssueCertificate => "issue_certificate",
+            Self::RenewCertificate => "renew_certificate",
+            Self::GetCertificate => "get_certificate",
+            Self::RevokeCertificate => "revoke_certificate",
+            Self::GetAuthority => "get_authority",
+            Self::PlanCeremony => "plan_ceremony",
+            Self::ApproveCeremony => "approve_ceremony",
+            Self::CommitCeremony => "commit_ceremony",
+            Self::ChangeIssuer => "change_issuer",
+            Self::ChangeProfile => "change_profile",
+            Self::BlockKey => "block_key",
         }
     }
 
@@ -143,13 +187,19 @@ pub trait TenantAction: sealed::Sealed + Send + Sync + 'static {
     const ACTION: Action;
 }
 
+/// An action under a profile; sealed.
+pub trait ProfileAction: sealed::Sealed + Send + Sync + 'static {
+    /// Its value.
+    const ACTION: Action;
+}
+
 mod sealed {
     pub trait Sealed {}
 }
 
 /// One type for each action.
 pub mod act {
-    use super::{Action, KeyAction, TenantAction, sealed::Sealed};
+    use super::{Action, KeyAction, ProfileAction, TenantAction, sealed::Sealed};
 
     macro_rules! actions {
         ($kind:ident: $($action:ident)*) => {$(
@@ -164,5 +214,7 @@ pub mod act {
     }
     actions!(KeyAction: Encrypt Decrypt Rewrap ReencryptFrom ReencryptTo GetKey RotateKey GetKeyEvidence ChangeState
         UpdateKey ScheduleDestruction CancelDestruction Explain ExplainOther GetPublicKey Sign Verify Mac VerifyMac AsymmetricDecrypt GenerateDataKey DecryptDataKey);
-    actions!(TenantAction: GenerateRandom CreateKey ListKeys);
+    actions!(TenantAction: GenerateRandom CreateKey ListKeys GetCertificate RevokeCertificate GetAuthority PlanCeremony
+        ApproveCeremony CommitCeremony ChangeIssuer ChangeProfile BlockKey);
+    actions!(ProfileAction: IssueCertificate RenewCertificate);
 }

@@ -9,12 +9,16 @@ use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Action, Asking, Caller, Grant, KeyAction, Permit, Proposal, Roles, TenantAction, Verdict,
+    Action, Asking, Caller, Grant, KeyAction, Permit, ProfileAction, ProfilePermit, Proposal,
+    Roles, TenantAction, Verdict,
     circumstances::{Circumstances, Looks},
-    request::{Seen, request},
+    request::{Resource, Seen, SeenProfile, request},
     set::{self, BUILTIN, PolicyError},
 };
-use crate::key::{Key, KeyId, Revision};
+use crate::{
+    authority::Profile,
+    key::{Key, KeyId, Revision},
+};
 
 /// A set of policies and roles in force. Immutable; a reload makes a new one, and with
 /// it a new cache.
@@ -165,16 +169,56 @@ impl Engine {
         })
     }
 
+    /// A permit for one action under one profile.
+    ///
+    /// # Errors
+    /// The verdict that denied it.
+    pub fn profile_permit<A: ProfileAction>(
+        &self,
+        asking: &Asking<'_>,
+        profile: &Arc<Profile>,
+    ) -> Result<ProfilePermit<A>, Arc<Verdict>> {
+        let verdict = self.about_profile(asking, A::ACTION, profile);
+        if !verdict.allowed {
+            return Err(verdict);
+        }
+        Ok(ProfilePermit {
+            profile: Arc::clone(profile),
+            verdict,
+            action: std::marker::PhantomData,
+        })
+    }
+
+    /// What the policies say about a profile. A name means the same for ever, so the
+    /// verdict is remembered by it.
+    #[must_use]
+    pub fn about_profile(
+        &self,
+        asking: &Asking<'_>,
+        action: Action,
+        profile: &Profile,
+    ) -> Arc<Verdict> {
+        let (tenant, name) = (profile.record.tenant, profile.record.name.as_str());
+        if tenant != asking.caller.tenant {
+            return Arc::new(Verdict::wall());
+        }
+        let mut id = [0; 16];
+        let digest = Sha256::digest(format!("profile\0{tenant}\0{name}"));
+        for (to, from) in id.iter_mut().zip(digest) {
+            *to = from;
+        }
+        self.cached(asking, action, (KeyId(id), 0), || {
+            let seen = SeenProfile { tenant, name };
+            self.judge(asking, action, &Resource::Profile(&seen))
+        })
+    }
+
     /// What the policies say about a key, for deciding what a refusal may reveal.
     #[must_use]
     pub fn about_key(&self, asking: &Asking<'_>, action: Action, key: &Key) -> Arc<Verdict> {
         // The wall, before Cedar is asked and apart from it.
         if key.tenant != asking.caller.tenant {
-            return Arc::new(Verdict {
-                allowed: false,
-                policies: vec!["tenant wall".into()],
-                error: None,
-            });
+            return Arc::new(Verdict::wall());
         }
         let Revision(revision) = key.revision;
         self.cached(asking, action, (key.id, revision), || {
@@ -227,7 +271,13 @@ impl Engine {
         self.verdicts.get_with(question, || Arc::new(ask()))
     }
 
+    /// About a key, or about the caller's tenant.
     fn ask(&self, asking: &Asking<'_>, action: Action, key: Option<&Seen<'_>>) -> Verdict {
+        let resource = key.map_or(Resource::Tenant, Resource::Key);
+        self.judge(asking, action, &resource)
+    }
+
+    fn judge(&self, asking: &Asking<'_>, action: Action, resource: &Resource<'_>) -> Verdict {
         let undecided = |why: String| {
             tracing::error!(caller = %asking.caller.id, action = action.name(), why = %why, "policy undecided, so denied");
             Verdict {
@@ -236,7 +286,8 @@ impl Engine {
                 error: Some(why),
             }
         };
-        let (request, entities) = match request(&self.schema, &self.roles, asking, action, key) {
+        let (request, entities) = match request(&self.schema, &self.roles, asking, action, resource)
+        {
             Ok(parts) => parts,
             Err(why) => return undecided(why),
         };
@@ -293,6 +344,7 @@ mod tests {
             tenant: TenantId([tenant; 16]),
             tenant_name: "t".into(),
             certificate: Sha256::digest(format!("{id}{tenant}")).into(),
+            spki: [0; 32],
         }
     }
 

@@ -16,13 +16,14 @@ use std::{marker::PhantomData, sync::Arc};
 
 use keywright_pki::SpiffeId;
 
-pub use action::{Action, KeyAction, TenantAction, act};
+pub use action::{Action, KeyAction, ProfileAction, TenantAction, act};
 pub use engine::Engine;
 pub use roles::{Roles, RolesError};
 pub use set::{BUILTIN, DEFAULT_ROLES, DEV, Finding, Misfit, PolicyError, SCHEMA};
 pub use trial::{Outcome, run as run_tests};
 
 use crate::{
+    authority::Profile,
     envelope::Context,
     key::{Key, KeyName, KeySpec, Labels, TenantId},
 };
@@ -38,6 +39,8 @@ pub struct Caller {
     pub tenant_name: Arc<str>,
     /// SHA-256 of the certificate.
     pub certificate: [u8; 32],
+    /// SHA-256 of its SubjectPublicKeyInfo.
+    pub spki: [u8; 32],
 }
 
 /// Who asks, and under what circumstances.
@@ -71,6 +74,15 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// No by the wall between tenants, before any policy is asked.
+    fn wall() -> Self {
+        Self {
+            allowed: false,
+            policies: vec!["tenant wall".into()],
+            error: None,
+        }
+    }
+
     /// Allowed?
     #[must_use]
     pub fn allowed(&self) -> bool {
@@ -125,6 +137,28 @@ impl<A> Permit<A> {
     #[must_use]
     pub fn shared_key(&self) -> Arc<Key> {
         Arc::clone(&self.key)
+    }
+
+    /// Why it was given.
+    #[must_use]
+    pub fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+}
+
+/// Proof that the caller may do `A` under the profile inside.
+#[derive(Debug, Clone)]
+pub struct ProfilePermit<A> {
+    profile: Arc<Profile>,
+    verdict: Arc<Verdict>,
+    action: PhantomData<A>,
+}
+
+impl<A> ProfilePermit<A> {
+    /// The profile this permit is for.
+    #[must_use]
+    pub fn profile(&self) -> &Arc<Profile> {
+        &self.profile
     }
 
     /// Why it was given.

@@ -51,13 +51,45 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// The question whether the caller may do this to a key, or (`None`) in its tenant.
+/// What policies see of a profile.
+pub(super) struct SeenProfile<'a> {
+    pub(super) tenant: TenantId,
+    pub(super) name: &'a str,
+}
+
+impl SeenProfile<'_> {
+    fn entity(&self) -> Result<Entity, String> {
+        let tenant = uid("Tenant", &self.tenant.to_string())?;
+        let attributes = HashMap::from([
+            (
+                "tenant".to_owned(),
+                RestrictedExpression::new_entity_uid(tenant.clone()),
+            ),
+            ("name".to_owned(), text(self.name)),
+        ]);
+        // The name alone is not unique: every tenant may have one.
+        let uid = uid("Profile", &format!("{}/{}", self.tenant, self.name))?;
+        Entity::new(uid, attributes, HashSet::from([tenant])).map_err(|e| e.to_string())
+    }
+}
+
+/// What a question is about.
+pub(super) enum Resource<'a> {
+    /// The caller's tenant.
+    Tenant,
+    /// A key.
+    Key(&'a Seen<'a>),
+    /// A profile.
+    Profile(&'a SeenProfile<'a>),
+}
+
+/// The question whether the caller may do this.
 pub(super) fn request(
     schema: &Schema,
     roles: &Roles,
     asking: &Asking<'_>,
     action: Action,
-    key: Option<&Seen<'_>>,
+    resource: &Resource<'_>,
 ) -> Result<(Request, Entities), String> {
     let caller = asking.caller;
     let principal = uid("Workload", caller.id.as_str())?;
@@ -79,15 +111,13 @@ pub(super) fn request(
     let mut entities: Vec<Entity> = roles.iter().cloned().map(Entity::with_uid).collect();
     entities.push(Entity::with_uid(tenant.clone()));
     entities.push(Entity::new(principal.clone(), attributes, roles).map_err(|e| e.to_string())?);
-    let resource = match key {
-        None => tenant,
-        Some(key) => {
-            let entity = key.entity()?;
-            let uid = entity.uid();
-            entities.push(entity);
-            uid
-        }
+    let entity = match resource {
+        Resource::Tenant => None,
+        Resource::Key(key) => Some(key.entity()?),
+        Resource::Profile(profile) => Some(profile.entity()?),
     };
+    let resource = entity.as_ref().map_or(tenant, Entity::uid);
+    entities.extend(entity);
     let (context, pairs) = circumstances(asking)?;
     entities.push(pairs);
     let action = uid("Action", action.name())?;

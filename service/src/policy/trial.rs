@@ -143,6 +143,7 @@ fn run_one(engine: &Engine, trial: &Trial) -> Result<Option<String>, String> {
         tenant: tenant_id(&trial.tenant),
         tenant_name: trial.tenant.as_str().into(),
         certificate: [0; 32],
+        spki: [0; 32],
     };
     let now: jiff::Timestamp = trial.now.parse().map_err(|e| format!("now: {e}"))?;
     let context = Context::new(&trial.context).map_err(|e| e.to_string())?;

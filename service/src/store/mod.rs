@@ -6,12 +6,14 @@
 
 #[cfg(test)]
 mod conformance;
+mod pki;
 mod row;
 mod sqlite;
 
 use async_trait::async_trait;
 use keywright_hsm::{KeyRef, ObjectId};
 
+pub use pki::{Authorities, PkiStore, Revoked, Search, Write, Written};
 pub use sqlite::SqliteStore;
 
 use crate::{
@@ -128,7 +130,7 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// A store of key metadata. All writes are durable when they return.
 #[async_trait]
-pub trait Store: Send + Sync {
+pub trait Store: PkiStore {
     /// Reads everything.
     async fn load(&self) -> Result<Contents>;
 

@@ -18,7 +18,7 @@ use crate::key::{
 /// sqlx's derive would build SQLite a second time for the compiler.
 macro_rules! rows {
     ($(struct $row:ident { $($column:ident: $kind:ty,)* })*) => {$(
-        pub(super) struct $row { $($column: $kind,)* }
+        pub(in crate::store) struct $row { $($column: $kind,)* }
 
         impl FromRow<'_, AnyRow> for $row {
             fn from_row(row: &AnyRow) -> sqlx::Result<Self> {
@@ -27,6 +27,8 @@ macro_rules! rows {
         }
     )*};
 }
+
+pub(super) mod pki;
 
 rows! {
     struct TenantRow {

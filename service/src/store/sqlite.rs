@@ -4,6 +4,8 @@
 //! write transaction begins belong to SQLite. Writers begin IMMEDIATE: a plain
 //! transaction that reads first fails at once when another writer is quicker.
 
+mod pki;
+
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -415,6 +417,11 @@ fn migrations() -> Migrator {
             3,
             "lifecycle",
             include_str!("../../migrations/sqlite/0003_lifecycle.sql"),
+        ),
+        migration(
+            4,
+            "pki",
+            include_str!("../../migrations/sqlite/0004_pki.sql"),
         ),
     ])
 }

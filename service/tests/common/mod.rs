@@ -27,10 +27,12 @@ use keywright_hsm::{Hsm, KeyRef, KeySpec, ObjectId, Options, Silent, fake::FakeD
 use keywright_service::{
     api::{Tenants, TlsReloader, accept, grpc},
     audit::{Audit, Log},
+    authorities::Authorities,
     clock::System,
     config::{Config, HsmConfig, Limits, Listen, TenantConfig, Tls},
     key::TenantId,
     keyring::Keyring,
+    ledger::Ledger,
     ops::App,
     policy::{DEFAULT_ROLES, Engine},
     store::{SqliteStore, Store, Tenant},
@@ -93,6 +95,7 @@ impl Appliance {
         let store = SqliteStore::open(&dir.path().join("keywright.db"))
             .await
             .unwrap();
+        let store: Arc<dyn Store> = Arc::new(store);
         let contents = store.load().await.unwrap();
         let canary = match contents.canary {
             Some(canary) => canary,
@@ -132,9 +135,15 @@ impl Appliance {
         )
         .unwrap();
         let clock = Arc::new(Later::default());
+        let crl_dir = dir.path().join("crl");
+        std::fs::create_dir_all(&crl_dir).unwrap();
+        let authorities = store.load_authorities().await.unwrap();
+        let authorities = Authorities::new(authorities, Ledger::start(Arc::clone(&store))).unwrap();
         let app = Arc::new(App {
+            authorities: Arc::new(authorities),
+            crl_dir,
             hsm,
-            store: Arc::new(store),
+            store,
             keyring: Arc::new(Keyring::new(contents.keys, engine(""))),
             audit,
             clock: Arc::clone(&clock) as _,

@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Every RPC of `keywright.v1`: path and name in records and metrics.
-pub const AUDITED_RPCS: [(&str, &str); 27] = [
+pub const AUDITED_RPCS: [(&str, &str); 47] = [
     ("/keywright.v1.Crypto/Encrypt", "Encrypt"),
     ("/keywright.v1.Crypto/Decrypt", "Decrypt"),
     ("/keywright.v1.Crypto/Rewrap", "Rewrap"),
@@ -70,6 +70,26 @@ pub const AUDITED_RPCS: [(&str, &str); 27] = [
     ),
     ("/keywright.v1.Keys/CancelDestruction", "CancelDestruction"),
     ("/keywright.v1.Keys/Explain", "Explain"),
+    ("/keywright.v1.Pki/SignCsr", "SignCsr"),
+    ("/keywright.v1.Pki/SignCsrBatch", "SignCsrBatch"),
+    ("/keywright.v1.Pki/DryRun", "DryRun"),
+    ("/keywright.v1.Pki/Renew", "Renew"),
+    ("/keywright.v1.Pki/GetCertificate", "GetCertificate"),
+    ("/keywright.v1.Pki/Search", "Search"),
+    ("/keywright.v1.Pki/Revoke", "Revoke"),
+    ("/keywright.v1.Pki/GetCrl", "GetCrl"),
+    ("/keywright.v1.Pki/GetBundle", "GetBundle"),
+    ("/keywright.v1.PkiAdmin/PlanCeremony", "PlanCeremony"),
+    ("/keywright.v1.PkiAdmin/ApproveCeremony", "ApproveCeremony"),
+    ("/keywright.v1.PkiAdmin/CommitCeremony", "CommitCeremony"),
+    ("/keywright.v1.PkiAdmin/ImportIssuer", "ImportIssuer"),
+    ("/keywright.v1.PkiAdmin/ListIssuers", "ListIssuers"),
+    ("/keywright.v1.PkiAdmin/SetIssuerUsage", "SetIssuerUsage"),
+    ("/keywright.v1.PkiAdmin/PutProfile", "PutProfile"),
+    ("/keywright.v1.PkiAdmin/GetProfile", "GetProfile"),
+    ("/keywright.v1.PkiAdmin/ListProfiles", "ListProfiles"),
+    ("/keywright.v1.PkiAdmin/RetireProfile", "RetireProfile"),
+    ("/keywright.v1.PkiAdmin/BlockKey", "BlockKey"),
 ];
 
 const HEALTH: &str = "/grpc.health.v1.Health/";

@@ -5,10 +5,13 @@ mod batch;
 mod checksum;
 mod convert;
 mod crypto;
+mod door;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod guard;
 mod keys;
+mod pki;
+mod pki_admin;
 mod status;
 mod stream;
 
@@ -17,7 +20,10 @@ use std::{io, sync::Arc, time::Duration};
 use keywright_hsm::State;
 use keywright_proto::{
     DESCRIPTORS,
-    v1::{crypto_server::CryptoServer, keys_server::KeysServer},
+    v1::{
+        crypto_server::CryptoServer, keys_server::KeysServer, pki_admin_server::PkiAdminServer,
+        pki_server::PkiServer,
+    },
 };
 use tokio::time::interval;
 use tokio_stream::wrappers::ReceiverStream;
@@ -28,7 +34,9 @@ use tower::layer::util::{Identity, Stack};
 pub use guard::{AUDITED_RPCS, rpc_name};
 pub use status::status;
 
-use self::{crypto::CryptoDoor, guard::GuardLayer, keys::KeysDoor};
+use self::{
+    crypto::CryptoDoor, guard::GuardLayer, keys::KeysDoor, pki::PkiDoor, pki_admin::PkiAdminDoor,
+};
 use super::Conn;
 use crate::{config::Limits, ops::App};
 
@@ -67,16 +75,26 @@ pub async fn serve(
 }
 
 /// "" stands for the server as a whole.
-const SERVICES: [&str; 3] = ["", "keywright.v1.Crypto", "keywright.v1.Keys"];
+const SERVICES: [&str; 5] = [
+    "",
+    "keywright.v1.Crypto",
+    "keywright.v1.Keys",
+    "keywright.v1.Pki",
+    "keywright.v1.PkiAdmin",
+];
 
 fn router(app: &Arc<App>) -> Router<Stack<GuardLayer, Identity>> {
     let bytes = app.limits.message_bytes;
     let crypto = CryptoServer::new(CryptoDoor::new(Arc::clone(app)));
     let keys = KeysServer::new(KeysDoor::new(Arc::clone(app)));
+    let pki = PkiServer::new(PkiDoor::new(Arc::clone(app)));
+    let admin = PkiAdminServer::new(PkiAdminDoor::new(Arc::clone(app)));
     server(&app.limits)
         .layer(GuardLayer::new(Arc::clone(app)))
         .add_service(crypto.max_decoding_message_size(bytes))
         .add_service(keys.max_decoding_message_size(bytes))
+        .add_service(pki.max_decoding_message_size(bytes))
+        .add_service(admin.max_decoding_message_size(bytes))
 }
 
 /// HTTP/2 with every limit set. Public, so that benchmarks can echo on the same stack.

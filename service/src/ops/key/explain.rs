@@ -151,6 +151,17 @@ fn version(key: &Key, action: Action, number: u32) -> Result<Option<VersionNumbe
         | Action::CancelDestruction
         | Action::Explain
         | Action::ExplainOther
-        | Action::GetPublicKey => Ok(None),
+        | Action::GetPublicKey
+        | Action::IssueCertificate
+        | Action::RenewCertificate
+        | Action::GetCertificate
+        | Action::RevokeCertificate
+        | Action::GetAuthority
+        | Action::PlanCeremony
+        | Action::ApproveCeremony
+        | Action::CommitCeremony
+        | Action::ChangeIssuer
+        | Action::ChangeProfile
+        | Action::BlockKey => Ok(None),
     }
 }

@@ -12,17 +12,21 @@ use crate::{
     store::Intent,
 };
 
-pub(super) struct Wanted<'a> {
-    pub(super) tenant: TenantId,
-    pub(super) tenant_name: &'a str,
-    pub(super) key: KeyId,
-    pub(super) name: &'a KeyName,
-    pub(super) spec: KeySpec,
-    pub(super) number: VersionNumber,
+pub(in crate::ops) struct Wanted<'a> {
+    pub(in crate::ops) tenant: TenantId,
+    pub(in crate::ops) tenant_name: &'a str,
+    pub(in crate::ops) key: KeyId,
+    pub(in crate::ops) name: &'a KeyName,
+    pub(in crate::ops) spec: KeySpec,
+    pub(in crate::ops) number: VersionNumber,
 }
 
 /// Generates a version that nobody knows of yet.
-pub(super) async fn generate(app: &App, call: &Call, wanted: &Wanted<'_>) -> Result<KeyVersion> {
+pub(in crate::ops) async fn generate(
+    app: &App,
+    call: &Call,
+    wanted: &Wanted<'_>,
+) -> Result<KeyVersion> {
     let Wanted {
         tenant,
         tenant_name,

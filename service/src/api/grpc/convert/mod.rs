@@ -2,6 +2,7 @@
 //! checked here, before anything is looked up or made.
 
 mod keys;
+mod pki;
 mod signature;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use keywright_proto::v1 as proto;
 
 pub(super) use keys::*;
+pub(super) use pki::*;
 pub(super) use signature::*;
 
 use super::status::code;

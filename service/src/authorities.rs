@@ -1,0 +1,300 @@
+//! Issuers and profiles in memory, and the way to the certificates on disk.
+//!
+//! Readers take a snapshot without a lock; changes go one after the other and are stored
+//! before they are shown.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use keywright_pki::IssuerCert;
+use tokio::sync::{Mutex, MutexGuard, Notify};
+
+use crate::{
+    authority::{AuthorityName, CrlRecord, Issuer, IssuerId, Profile, ProfileRecord, Stage},
+    error::{Error, Reason, Result},
+    key::TenantId,
+    ledger::Ledger,
+    store::{self, StoreError},
+};
+
+/// An issuer, and its certificate as it is read when something is signed.
+#[derive(Debug)]
+pub struct Authority {
+    /// What is on record.
+    pub issuer: Issuer,
+    /// Its certificate; `None` until it has one.
+    pub certificate: Option<IssuerCert>,
+}
+
+/// Everything that is not one certificate.
+#[derive(Debug)]
+pub struct Authorities {
+    snapshot: ArcSwap<Snapshot>,
+    changing: Mutex<()>,
+    latest_ms: AtomicI64,
+    ledger: Ledger,
+    crls: parking_lot::Mutex<BTreeMap<(IssuerId, u32), CrlRecord>>,
+    crls_due: parking_lot::Mutex<BTreeSet<IssuerId>>,
+    crl_due: Notify,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Snapshot {
+    issuers: BTreeMap<(TenantId, AuthorityName), Arc<Authority>>,
+    profiles: BTreeMap<(TenantId, AuthorityName), BTreeMap<u32, Arc<Profile>>>,
+}
+
+/// How far the clock may stand before the last certificate: two nodes, one NTP.
+const CLOCK_TOLERANCE_MS: i64 = 5_000;
+
+impl Authorities {
+    /// What the store holds.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when a certificate or a profile on record cannot be read.
+    pub fn new(contents: store::Authorities, ledger: Ledger) -> store::Result<Self> {
+        let mut snapshot = Snapshot::default();
+        for issuer in contents.issuers {
+            snapshot.put_issuer(Arc::new(Authority::read(issuer)?));
+        }
+        for record in contents.profiles {
+            let rules = keywright_pki::Profile::parse(&record.text)
+                .map_err(|e| StoreError::Corrupt(format!("profile {}: {e}", record.name)))?;
+            snapshot.put_profile(Arc::new(Profile { record, rules }));
+        }
+        let crls = contents.crls.into_iter().map(|c| ((c.issuer, c.shard), c));
+        Ok(Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            changing: Mutex::default(),
+            latest_ms: AtomicI64::new(contents.latest_ms),
+            ledger,
+            crls: parking_lot::Mutex::new(crls.collect()),
+            crls_due: parking_lot::Mutex::default(),
+            crl_due: Notify::new(),
+        })
+    }
+
+    /// Where certificates are written down.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// An issuer of a tenant, by name.
+    #[must_use]
+    pub fn issuer(&self, tenant: TenantId, name: &AuthorityName) -> Option<Arc<Authority>> {
+        let snapshot = self.snapshot.load();
+        snapshot
+            .issuers
+            .get(&(tenant, name.clone()))
+            .map(Arc::clone)
+    }
+
+    /// The same by its id.
+    #[must_use]
+    pub fn issuer_by_id(&self, tenant: TenantId, id: IssuerId) -> Option<Arc<Authority>> {
+        self.issuers_of(tenant)
+            .into_iter()
+            .find(|a| a.issuer.id == id)
+    }
+
+    /// All issuers of a tenant, by name.
+    #[must_use]
+    pub fn issuers_of(&self, tenant: TenantId) -> Vec<Arc<Authority>> {
+        let all = self.all_issuers();
+        all.into_iter()
+            .filter(|a| a.issuer.tenant == tenant)
+            .collect()
+    }
+
+    /// Every issuer, for what the appliance does by itself.
+    #[must_use]
+    pub fn all_issuers(&self) -> Vec<Arc<Authority>> {
+        self.snapshot
+            .load()
+            .issuers
+            .values()
+            .map(Arc::clone)
+            .collect()
+    }
+
+    /// One version of a profile, or its newest; only what is in use.
+    #[must_use]
+    pub fn profile(
+        &self,
+        tenant: TenantId,
+        name: &AuthorityName,
+        version: Option<u32>,
+    ) -> Option<Arc<Profile>> {
+        let found = self.any_profile(tenant, name, version)?;
+        found.record.retired_ms.is_none().then_some(found)
+    }
+
+    /// The same, also when it is retired.
+    #[must_use]
+    pub fn any_profile(
+        &self,
+        tenant: TenantId,
+        name: &AuthorityName,
+        version: Option<u32>,
+    ) -> Option<Arc<Profile>> {
+        let snapshot = self.snapshot.load();
+        let versions = snapshot.profiles.get(&(tenant, name.clone()))?;
+        match version {
+            Some(version) => versions.get(&version).map(Arc::clone),
+            None => versions.values().next_back().map(Arc::clone),
+        }
+    }
+
+    /// The newest version of every profile of a tenant.
+    #[must_use]
+    pub fn profiles_of(&self, tenant: TenantId) -> Vec<Arc<Profile>> {
+        let snapshot = self.snapshot.load();
+        let own = snapshot.profiles.iter().filter(|((t, _), _)| *t == tenant);
+        own.filter_map(|(_, versions)| versions.values().next_back().map(Arc::clone))
+            .collect()
+    }
+
+    /// The time at which something is signed: it must not lie before the last one, or
+    /// serial, CRL number and validity would say different things.
+    ///
+    /// # Errors
+    /// [`Reason::ClockSteppedBack`].
+    pub fn signing_time(&self, now_ms: i64) -> Result<i64> {
+        let latest = self.latest_ms.fetch_max(now_ms, Ordering::AcqRel);
+        if now_ms + CLOCK_TOLERANCE_MS < latest {
+            return Err(Error::new(
+                Reason::ClockSteppedBack,
+                "the appliance's clock stands before the last certificate it signed; the operator must set it right",
+            )
+            .because(format!("clock {now_ms} ms, last signed at {latest} ms")));
+        }
+        Ok(now_ms)
+    }
+
+    /// What is on record about the newest list of an issuer and shard.
+    #[must_use]
+    pub fn crl(&self, issuer: IssuerId, shard: u32) -> Option<CrlRecord> {
+        self.crls.lock().get(&(issuer, shard)).cloned()
+    }
+
+    /// Shows a list that is stored.
+    pub fn publish_crl(&self, crl: CrlRecord) {
+        self.crls.lock().insert((crl.issuer, crl.shard), crl);
+    }
+
+    /// Something was revoked: the issuer's CRLs are to be made anew.
+    pub fn crl_is_due(&self, issuer: IssuerId) {
+        self.crls_due.lock().insert(issuer);
+        self.crl_due.notify_one();
+    }
+
+    /// Waits until a CRL is due, and takes the list of issuers.
+    pub async fn crls_due(&self) -> BTreeSet<IssuerId> {
+        loop {
+            let due = std::mem::take(&mut *self.crls_due.lock());
+            if !due.is_empty() {
+                return due;
+            }
+            self.crl_due.notified().await;
+        }
+    }
+
+    /// The right to change issuers and profiles, for as long as it lives.
+    pub async fn begin_change(&self) -> AuthorityChange<'_> {
+        AuthorityChange {
+            authorities: self,
+            _alone: self.changing.lock().await,
+        }
+    }
+}
+
+/// One change at a time; shows what is stored already.
+#[derive(Debug)]
+pub struct AuthorityChange<'a> {
+    authorities: &'a Authorities,
+    _alone: MutexGuard<'a, ()>,
+}
+
+impl AuthorityChange<'_> {
+    /// An issuer, new or changed.
+    ///
+    /// # Errors
+    /// When its certificate cannot be read: it should not have been stored.
+    pub fn publish_issuer(&self, issuer: Issuer) -> Result<Arc<Authority>> {
+        let authority = Arc::new(Authority::read(issuer)?);
+        self.publish(|next| next.put_issuer(Arc::clone(&authority)));
+        Ok(authority)
+    }
+
+    /// A new version of a profile.
+    pub fn publish_profile(&self, profile: Profile) -> Arc<Profile> {
+        let profile = Arc::new(profile);
+        self.publish(|next| next.put_profile(Arc::clone(&profile)));
+        profile
+    }
+
+    /// Nothing is issued under this profile any more.
+    pub fn retire(&self, tenant: TenantId, name: &AuthorityName, retired_ms: i64) {
+        self.publish(|next| {
+            let Some(versions) = next.profiles.get_mut(&(tenant, name.clone())) else {
+                return;
+            };
+            for profile in versions
+                .values_mut()
+                .filter(|p| p.record.retired_ms.is_none())
+            {
+                *profile = Arc::new(Profile {
+                    record: ProfileRecord {
+                        retired_ms: Some(retired_ms),
+                        ..profile.record.clone()
+                    },
+                    rules: profile.rules.clone(),
+                });
+            }
+        });
+    }
+
+    fn publish(&self, change: impl Fn(&mut Snapshot)) {
+        self.authorities.snapshot.rcu(|old| {
+            let mut next = Snapshot::clone(old);
+            change(&mut next);
+            next
+        });
+    }
+}
+
+impl Authority {
+    fn read(issuer: Issuer) -> store::Result<Self> {
+        let certificate = match issuer.stage {
+            Stage::Active => Some(IssuerCert::from_der(&issuer.certificate).map_err(|e| {
+                StoreError::Corrupt(format!("certificate of issuer {}: {e}", issuer.name))
+            })?),
+            Stage::Planned | Stage::Waiting => None,
+        };
+        Ok(Self {
+            issuer,
+            certificate,
+        })
+    }
+}
+
+impl Snapshot {
+    fn put_issuer(&mut self, authority: Arc<Authority>) {
+        let name = (authority.issuer.tenant, authority.issuer.name.clone());
+        self.issuers.insert(name, authority);
+    }
+
+    fn put_profile(&mut self, profile: Arc<Profile>) {
+        let record = &profile.record;
+        let name = (record.tenant, record.name.clone());
+        let versions = self.profiles.entry(name).or_default();
+        versions.insert(record.version, profile);
+    }
+}

@@ -1,0 +1,274 @@
+//! Lists of revoked certificates: a full one of each issuer, and shards beside it.
+//!
+//! A list is made from the store and held against the one before: what was on it and has
+//! not expired must be on the next one too, or a restored store would make revoked
+//! certificates good again (CVE-2021-29653). Its number comes from the time, so it rises
+//! also after a restore.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use keywright_pki::{self as x509, CrlDraft, CrlPlan, Scope, Serial};
+use sha2::{Digest, Sha256};
+use tracing::{error, info};
+
+use super::{ceremony, issuers::raise_alarm, no_such_issuer, seconds, signer, signer::NotSigned};
+use crate::{
+    authorities::Authority,
+    authority::{AuthorityName, CrlRecord, Issuer, Reason as Why},
+    error::{Error, Reason, Result},
+    ops::{App, Call},
+    policy::act,
+    store::Revoked,
+};
+
+/// A list, and what is on record about it.
+#[derive(Debug, Clone)]
+pub struct Crl {
+    /// DER.
+    pub der: Vec<u8>,
+    /// Number, times, entries.
+    pub record: CrlRecord,
+}
+
+/// How many shards an issuer's list has; 0: only the full one.
+#[must_use]
+pub fn shards(issuer: &Issuer) -> u32 {
+    ceremony(issuer).map_or(0, |c| c.shards)
+}
+
+/// The newest list of an issuer; shard 0 is the full one.
+///
+/// # Errors
+/// [`Reason::IssuerNotFound`], [`Reason::IssuerState`] when there is none yet, permission.
+pub async fn get_crl(
+    app: &App,
+    call: &mut Call,
+    issuer: &AuthorityName,
+    shard: u32,
+) -> Result<Crl> {
+    let grant = call.grant::<act::GetAuthority>(app, None)?;
+    let authority = app
+        .authorities
+        .issuer(grant.tenant(), issuer)
+        .ok_or_else(|| no_such_issuer(issuer.as_str()))?;
+    published(app, &authority.issuer, shard).await
+}
+
+/// The same for whoever reads it over HTTP: lists are public.
+///
+/// # Errors
+/// [`Reason::IssuerState`] when there is none yet.
+pub async fn published(app: &App, issuer: &Issuer, shard: u32) -> Result<Crl> {
+    let none = || {
+        Error::new(
+            Reason::IssuerState,
+            format!("issuer {} has no CRL {shard} yet", issuer.name),
+        )
+    };
+    let record = app.authorities.crl(issuer.id, shard).ok_or_else(none)?;
+    let der = tokio::fs::read(path(&app.crl_dir, issuer, shard))
+        .await
+        .map_err(|e| none().because(e.to_string()))?;
+    Ok(Crl { der, record })
+}
+
+/// Makes lists for ever: when something was revoked, and when a list gets old.
+pub async fn publish_crls(app: Arc<App>) {
+    let every = Duration::from_millis(app.limits.crl_every_ms);
+    // After a start everything: what was revoked just before it ended may be on no list.
+    for authority in app.authorities.all_issuers() {
+        app.authorities.crl_is_due(authority.issuer.id);
+    }
+    let mut round = tokio::time::interval(every.min(Duration::from_secs(60)));
+    loop {
+        let due: BTreeSet<_> = tokio::select! {
+            due = app.authorities.crls_due() => due,
+            _ = round.tick() => old(&app),
+        };
+        for authority in app.authorities.all_issuers() {
+            let issuer = &authority.issuer;
+            if !due.contains(&issuer.id) || !issuer.usage.crl {
+                continue;
+            }
+            if let Err(e) = publish(&app, &authority).await {
+                error!(issuer = %issuer.name, error = ?e, "no new CRL; it is tried again");
+                // Not at once: the HSM may be away for a while.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                app.authorities.crl_is_due(issuer.id);
+            }
+        }
+    }
+}
+
+/// Issuers whose list is as old as a list should get.
+fn old(app: &App) -> BTreeSet<crate::authority::IssuerId> {
+    let oldest = app.clock.now_ms() - i64::try_from(app.limits.crl_every_ms).unwrap_or(i64::MAX);
+    let is_old = |a: &Arc<Authority>| {
+        let crl = app.authorities.crl(a.issuer.id, 0);
+        crl.is_none_or(|crl| crl.this_update_ms <= oldest)
+    };
+    let all = app.authorities.all_issuers();
+    all.iter()
+        .filter(|a| is_old(a))
+        .map(|a| a.issuer.id)
+        .collect()
+}
+
+/// Makes all lists of an issuer.
+///
+/// # Errors
+/// [`Reason::LintRefused`], clock, HSM, disk, store.
+pub async fn publish(app: &App, authority: &Authority) -> Result<()> {
+    let issuer = &authority.issuer;
+    let Some(certificate) = &authority.certificate else {
+        return Ok(());
+    };
+    let spec = ceremony(issuer)?;
+    let revoked = app.store.revoked(issuer.id).await?;
+    let now_ms = app.authorities.signing_time(app.clock.now_ms())?;
+    for shard in 0..=spec.shards {
+        let scope = match shard {
+            0 => Scope::Full,
+            n => match spec.shard_url(n) {
+                Some(url) => Scope::Shard { url },
+                None => continue,
+            },
+        };
+        let before = app.authorities.crl(issuer.id, shard);
+        let entries: Vec<&Revoked> = revoked
+            .iter()
+            .filter(|r| shard == 0 || r.shard == shard)
+            .filter(|r| stays(r, before.as_ref()))
+            .collect();
+        let number = before.as_ref().map_or(0, |b| b.number);
+        let plan = CrlPlan {
+            number: u64::try_from(now_ms).unwrap_or(0).max(number + 1),
+            this_update: seconds(now_ms),
+            // Inclusive (R7).
+            next_update: seconds(now_ms) + app.limits.crl_life_ms / 1000 - 1,
+            scope,
+        };
+        if let Some(before) = &before {
+            nothing_lost(app, authority, before, &entries).await?;
+        }
+        let record = CrlRecord {
+            issuer: issuer.id,
+            shard,
+            number: plan.number,
+            this_update_ms: now_ms,
+            next_update_ms: super::last_ms(plan.next_update),
+            entries: entries.len() as u64,
+            sha256: [0; 32],
+        };
+        let unsigned = CrlDraft::new(plan, certificate, entries.iter().map(|r| entry(r)))
+            .lint(seconds(now_ms))
+            .map_err(|e| Error::new(Reason::LintRefused, e.to_string()))?;
+        let deadline = Instant::now() + Duration::from_millis(app.limits.request_ms);
+        let crl = match signer::sign(app, &issuer.key, unsigned, deadline).await {
+            Ok(crl) => crl,
+            Err(e) => {
+                if let NotSigned::SelfCheck(why) = &e {
+                    raise_alarm(app, authority, &why.to_string()).await;
+                }
+                return Err(e.error());
+            }
+        };
+        put(app, issuer, record, crl.der()).await?;
+    }
+    info!(issuer = %issuer.name, entries = revoked.len(), "CRL published");
+    Ok(())
+}
+
+/// Until it has expired and was on one list after that (R6, RFC 5280 §3.3).
+fn stays(revoked: &Revoked, before: Option<&CrlRecord>) -> bool {
+    before.is_none_or(|before| revoked.not_after_ms >= before.this_update_ms)
+}
+
+fn entry(revoked: &Revoked) -> x509::Revoked {
+    let revocation = revoked.revocation;
+    x509::Revoked {
+        serial: revoked.serial,
+        revoked_at: seconds(revocation.revoked_ms),
+        reason: match revocation.reason {
+            Why::Unspecified => None,
+            Why::KeyCompromise => Some(x509::Reason::KeyCompromise),
+            Why::CaCompromise => Some(x509::Reason::CaCompromise),
+            Why::AffiliationChanged => Some(x509::Reason::AffiliationChanged),
+            Why::Superseded => Some(x509::Reason::Superseded),
+            Why::CessationOfOperation => Some(x509::Reason::CessationOfOperation),
+            Why::PrivilegeWithdrawn => Some(x509::Reason::PrivilegeWithdrawn),
+        },
+        invalidity_date: revocation.invalidity_ms.map(seconds),
+    }
+}
+
+/// Every serial of the list before is on this one or in the store as expired.
+async fn nothing_lost(
+    app: &App,
+    authority: &Authority,
+    before: &CrlRecord,
+    entries: &[&Revoked],
+) -> Result<()> {
+    let issuer = &authority.issuer;
+    let Ok(der) = tokio::fs::read(path(&app.crl_dir, issuer, before.shard)).await else {
+        // Restored without its files: nothing to compare with.
+        return Ok(());
+    };
+    let now: BTreeSet<&Serial> = entries.iter().map(|r| &r.serial).collect();
+    let listed = x509::revoked_serials(&der)
+        .map_err(|e| Error::internal(format!("the CRL on disk cannot be read: {e}")))?;
+    for serial in listed.iter().filter(|s| !now.contains(s)) {
+        let name = crate::authority::CertificateRef {
+            issuer: issuer.id,
+            serial: *serial,
+        };
+        let record = app.store.certificate(issuer.tenant, &name).await?;
+        let expired = record.is_some_and(|r| r.intended.not_after_ms < before.this_update_ms);
+        if !expired {
+            let why = format!(
+                "certificate {serial} is on the published CRL and not revoked in the store: the store is older than the CRL; restore the right one"
+            );
+            raise_alarm(app, authority, &why).await;
+            return Err(Error::new(Reason::IssuerState, why));
+        }
+    }
+    Ok(())
+}
+
+/// The file first: a record never speaks of bytes that are not there.
+async fn put(app: &App, issuer: &Issuer, mut record: CrlRecord, der: &[u8]) -> Result<()> {
+    record.sha256 = Sha256::digest(der).into();
+    let path = path(&app.crl_dir, issuer, record.shard);
+    let bytes = der.to_vec();
+    let written = tokio::task::spawn_blocking(move || write_whole(&path, &bytes)).await;
+    written
+        .map_err(|e| e.to_string())
+        .and_then(|r| r.map_err(|e| e.to_string()))
+        .map_err(|e| {
+            Error::new(Reason::StoreUnavailable, "the CRL cannot be written now").because(e)
+        })?;
+    app.store.set_crl(&record).await?;
+    app.authorities.publish_crl(record);
+    Ok(())
+}
+
+/// `<dir>/<issuer id>-<shard>.crl`.
+fn path(dir: &Path, issuer: &Issuer, shard: u32) -> PathBuf {
+    dir.join(format!("{}-{shard}.crl", issuer.id))
+}
+
+/// Never half a file: written beside, flushed, renamed.
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    let beside = path.with_extension("new");
+    let mut file = std::fs::File::create(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&beside, path)?;
+    std::fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}

@@ -1,0 +1,116 @@
+//! Profiles: put in versions, never changed, retired as a whole.
+
+use std::sync::Arc;
+
+use super::ceremony::CEREMONY;
+use crate::{
+    authority::{AuthorityName, Profile, ProfileRecord},
+    error::{Error, Reason, Result},
+    ops::{App, Call},
+    policy::act,
+    store::StoreError,
+};
+
+/// Puts the next version of a profile.
+///
+/// # Errors
+/// [`Reason::TextRefused`] with place and reason, [`Reason::AuthorityExists`] for a
+/// version that is not the next one, permission, store.
+pub async fn put_profile(app: &Arc<App>, call: &mut Call, text: String) -> Result<Arc<Profile>> {
+    let grant = call.grant::<act::ChangeProfile>(app, None)?;
+    let tenant = grant.tenant();
+    let refused = |text: String| Error::field(Reason::TextRefused, "text", text);
+    let rules = keywright_pki::Profile::parse(&text).map_err(|e| refused(e.to_string()))?;
+    let name = AuthorityName::parse(rules.name()).map_err(|e| refused(format!("name: {e}")))?;
+    if name.as_str() == CEREMONY {
+        return Err(refused(format!(
+            "the name {CEREMONY} is taken for the certificates of authorities"
+        )));
+    }
+    let version = rules.version();
+    call.entry
+        .detail
+        .insert("profile", format!("{name}@{version}"));
+    let change = app.authorities.begin_change().await;
+    let newest = app.authorities.any_profile(tenant, &name, None);
+    let next = newest.map_or(1, |p| p.record.version + 1);
+    if version != next {
+        return Err(Error::field(
+            Reason::AuthorityExists,
+            "version",
+            format!(
+                "the next version of profile {name} is {next}, not {version}; versions never change"
+            ),
+        ));
+    }
+    let record = ProfileRecord {
+        tenant,
+        name,
+        version,
+        text,
+        created_by: call.caller.id.to_string(),
+        created_ms: call.now_ms,
+        retired_ms: None,
+    };
+    app.store.add_profile(&record).await.map_err(|e| match e {
+        StoreError::Exists => Error::new(
+            Reason::AuthorityExists,
+            "this version of the profile exists already",
+        ),
+        e => e.into(),
+    })?;
+    Ok(change.publish_profile(Profile { record, rules }))
+}
+
+/// One version of a profile, or its newest; also a retired one.
+///
+/// # Errors
+/// [`Reason::ProfileNotFound`], permission.
+pub async fn get_profile(
+    app: &App,
+    call: &mut Call,
+    name: &AuthorityName,
+    version: Option<u32>,
+) -> Result<Arc<Profile>> {
+    let grant = call.grant::<act::GetAuthority>(app, None)?;
+    app.authorities
+        .any_profile(grant.tenant(), name, version)
+        .ok_or_else(no_such_profile)
+}
+
+/// The newest version of each profile.
+///
+/// # Errors
+/// Permission.
+pub async fn list_profiles(app: &App, call: &mut Call) -> Result<Vec<Arc<Profile>>> {
+    let grant = call.grant::<act::GetAuthority>(app, None)?;
+    Ok(app.authorities.profiles_of(grant.tenant()))
+}
+
+/// Ends a profile: nothing is issued under any of its versions, what was issued stays
+/// good. A newer version brings the name back.
+///
+/// # Errors
+/// [`Reason::ProfileNotFound`], permission, store.
+pub async fn retire_profile(
+    app: &Arc<App>,
+    call: &mut Call,
+    name: &AuthorityName,
+) -> Result<Arc<Profile>> {
+    let grant = call.grant::<act::ChangeProfile>(app, None)?;
+    let tenant = grant.tenant();
+    call.entry.detail.insert("profile", name.to_string());
+    let change = app.authorities.begin_change().await;
+    if app.authorities.any_profile(tenant, name, None).is_none() {
+        return Err(no_such_profile());
+    }
+    app.store.retire_profile(tenant, name, call.now_ms).await?;
+    change.retire(tenant, name, call.now_ms);
+    app.authorities
+        .any_profile(tenant, name, None)
+        .ok_or_else(no_such_profile)
+}
+
+fn no_such_profile() -> Error {
+    Error::new(Reason::ProfileNotFound, "there is no such profile here")
+}

@@ -1,0 +1,507 @@
+//! The PKI's tables in SQLite.
+
+use async_trait::async_trait;
+use sqlx::{Any, Transaction};
+
+use super::{SqliteStore, taken, unavailable};
+use crate::{
+    authority::{
+        AuthorityName, CertificateRecord, CertificateRef, CrlRecord, Intended, Issuer, IssuerId,
+        ProfileRecord, Revocation, Spki,
+    },
+    key::TenantId,
+    store::{
+        Authorities, PkiStore, Result, Revoked, Search, StoreError, Write, Written,
+        row::{
+            pki::{
+                CertificateRow, CrlRow, IssuerRow, ProfileRow, RevokedRow, chain_bytes, list_text,
+            },
+            signed,
+        },
+    },
+};
+
+const CERTIFICATE: &str = "SELECT issuer_id, serial, tenant_id, state, profile, profile_version,
+    der, spki_sha256, names, not_before_ms, not_after_ms, shard, requested_by, request_key,
+    request_sha256, lineage, created_ms, revoked_ms, reason, invalidity_ms
+    FROM certificates";
+
+#[async_trait]
+impl PkiStore for SqliteStore {
+    async fn load_authorities(&self) -> Result<Authorities> {
+        let mut tx = self.write().await?;
+        sqlx::query("UPDATE certificates SET request_key = '' WHERE state = 'intended'")
+            .execute(&mut *tx)
+            .await
+            .map_err(unavailable)?;
+        let issuers: Vec<IssuerRow> = sqlx::query_as(
+            "SELECT id, tenant_id, name, stage, text, object_id, spec, proof, token_serial,
+                    serial, digest, approvals, created_by, created_ms, certificate, chain,
+                    may_issue, may_sign_crls, alarm, revision
+             FROM issuers ORDER BY created_ms, id",
+        )
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+        let profiles: Vec<ProfileRow> = sqlx::query_as(
+            "SELECT tenant_id, name, version, text, created_by, created_ms, retired_ms
+             FROM profiles ORDER BY tenant_id, name, version",
+        )
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+        let crls: Vec<CrlRow> = sqlx::query_as(
+            "SELECT issuer_id, shard, number, this_update_ms, next_update_ms, entries, sha256
+             FROM crls ORDER BY issuer_id, shard",
+        )
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+        let latest: Option<i64> = sqlx::query_scalar("SELECT MAX(created_ms) FROM certificates")
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(unavailable)?;
+        tx.commit().await.map_err(unavailable)?;
+        let crls = all(crls, CrlRow::crl)?;
+        let published = crls.iter().map(|crl| crl.this_update_ms).max();
+        Ok(Authorities {
+            issuers: all(issuers, IssuerRow::issuer)?,
+            profiles: all(profiles, ProfileRow::profile)?,
+            crls,
+            latest_ms: latest.max(published).unwrap_or(0),
+        })
+    }
+
+    async fn add_issuer(&self, issuer: &Issuer) -> Result<()> {
+        let mut tx = self.write().await?;
+        sqlx::query(
+            "INSERT INTO issuers (id, tenant_id, name, stage, text, object_id, spec, proof,
+                 token_serial, serial, digest, approvals, created_by, created_ms, certificate,
+                 chain, may_issue, may_sign_crls, alarm, revision)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+                 $17, $18, $19, $20)",
+        )
+        .bind(issuer.id.0.to_vec())
+        .bind(issuer.tenant.0.to_vec())
+        .bind(issuer.name.as_str().to_owned())
+        .bind(issuer.stage.name().to_owned())
+        .bind(issuer.text.clone())
+        .bind(issuer.key.object.0.to_vec())
+        .bind(issuer.key.spec.name().to_owned())
+        .bind(issuer.key.proof.to_bytes())
+        .bind(issuer.token_serial.clone())
+        .bind(issuer.serial.as_bytes().to_vec())
+        .bind(issuer.digest.to_vec())
+        .bind(list_text(&issuer.approvals))
+        .bind(issuer.created_by.clone())
+        .bind(issuer.created_ms)
+        .bind(issuer.certificate.clone())
+        .bind(chain_bytes(&issuer.chain))
+        .bind(i64::from(issuer.usage.issue))
+        .bind(i64::from(issuer.usage.crl))
+        .bind(issuer.alarm.clone())
+        .bind(signed(issuer.revision.0))
+        .execute(&mut *tx)
+        .await
+        .map_err(taken)?;
+        sqlx::query("DELETE FROM intents WHERE object_id = $1")
+            .bind(issuer.key.object.0.to_vec())
+            .execute(&mut *tx)
+            .await
+            .map_err(unavailable)?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn change_issuer(&self, next: &Issuer) -> Result<()> {
+        let changed = sqlx::query(
+            "UPDATE issuers SET stage = $1, approvals = $2, certificate = $3, chain = $4,
+                 may_issue = $5, may_sign_crls = $6, alarm = $7, revision = $8
+             WHERE id = $9 AND revision = $10",
+        )
+        .bind(next.stage.name().to_owned())
+        .bind(list_text(&next.approvals))
+        .bind(next.certificate.clone())
+        .bind(chain_bytes(&next.chain))
+        .bind(i64::from(next.usage.issue))
+        .bind(i64::from(next.usage.crl))
+        .bind(next.alarm.clone())
+        .bind(signed(next.revision.0))
+        .bind(next.id.0.to_vec())
+        .bind(signed(next.revision.0) - 1)
+        .execute(&self.pool)
+        .await
+        .map_err(unavailable)?;
+        one(changed.rows_affected())
+    }
+
+    async fn add_profile(&self, profile: &ProfileRecord) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO profiles (tenant_id, name, version, text, created_by, created_ms,
+                 retired_ms)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        )
+        .bind(profile.tenant.0.to_vec())
+        .bind(profile.name.as_str().to_owned())
+        .bind(i64::from(profile.version))
+        .bind(profile.text.clone())
+        .bind(profile.created_by.clone())
+        .bind(profile.created_ms)
+        .bind(profile.retired_ms.unwrap_or(0))
+        .execute(&self.pool)
+        .await
+        .map_err(taken)?;
+        Ok(())
+    }
+
+    async fn retire_profile(
+        &self,
+        tenant: TenantId,
+        name: &AuthorityName,
+        retired_ms: i64,
+    ) -> Result<()> {
+        sqlx::query(
+            "UPDATE profiles SET retired_ms = $1
+             WHERE tenant_id = $2 AND name = $3 AND retired_ms = 0",
+        )
+        .bind(retired_ms)
+        .bind(tenant.0.to_vec())
+        .bind(name.as_str().to_owned())
+        .execute(&self.pool)
+        .await
+        .map_err(unavailable)?;
+        Ok(())
+    }
+
+    async fn write_certificates(&self, writes: &[Write]) -> Result<Vec<Written>> {
+        let mut tx = self.write().await?;
+        let mut written = Vec::with_capacity(writes.len());
+        for write in writes {
+            written.push(match write {
+                Write::Begin {
+                    intended,
+                    requests_since_ms,
+                } => begin(&mut tx, intended, *requests_since_ms).await?,
+                Write::Finish { name, certificate } => finish(&mut tx, name, certificate).await?,
+                Write::Fail { name } => fail(&mut tx, name).await?,
+                Write::Lose { name } => {
+                    clear_request(&mut tx, name).await?;
+                    Written::Done
+                }
+                Write::Revoke { name, revocation } => revoke(&mut tx, name, revocation).await?,
+            });
+        }
+        tx.commit().await.map_err(unavailable)?;
+        Ok(written)
+    }
+
+    async fn certificate(
+        &self,
+        tenant: TenantId,
+        name: &CertificateRef,
+    ) -> Result<Option<CertificateRecord>> {
+        let row: Option<CertificateRow> = sqlx::query_as(sql(
+            "WHERE tenant_id = $1 AND issuer_id = $2 AND serial = $3",
+        ))
+        .bind(tenant.0.to_vec())
+        .bind(name.issuer.0.to_vec())
+        .bind(name.serial.as_bytes().to_vec())
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(unavailable)?;
+        row.map(CertificateRow::certificate).transpose()
+    }
+
+    async fn search(&self, tenant: TenantId, what: &Search) -> Result<Vec<CertificateRecord>> {
+        let mut text = String::from(CERTIFICATE);
+        // Numbered by hand: what is not asked for is not bound.
+        text.push_str(" WHERE tenant_id = $1 AND not_after_ms > $2");
+        let mut bytes: Vec<Bound> = Vec::new();
+        let mut also = |clause: &str, value: Bound| {
+            bytes.push(value);
+            text.push_str(&clause.replace('?', &format!("${}", bytes.len() + 2)));
+        };
+        if let Some(name) = &what.name {
+            also(
+                " AND (issuer_id, serial) IN (SELECT issuer_id, serial FROM certificate_names
+                   WHERE tenant_id = $1 AND name = ?)",
+                Bound::Text(name.clone()),
+            );
+        }
+        if let Some(spki) = &what.spki {
+            also(" AND spki_sha256 = ?", Bound::Bytes(spki.to_vec()));
+        }
+        if let Some(profile) = &what.profile {
+            also(" AND profile = ?", Bound::Text(profile.as_str().to_owned()));
+        }
+        if let Some(issuer) = &what.issuer {
+            also(" AND issuer_id = ?", Bound::Bytes(issuer.0.to_vec()));
+        }
+        if let Some(state) = what.state {
+            also(" AND state = ?", Bound::Text(state.name().to_owned()));
+        }
+        if let Some(before) = what.ends_before_ms {
+            also(" AND not_after_ms < ?", Bound::Number(before));
+        }
+        if let Some((end, name)) = &what.after {
+            also(" AND (not_after_ms > ?", Bound::Number(*end));
+            also(" OR (not_after_ms = ?", Bound::Number(*end));
+            also(" AND (issuer_id > ?", Bound::Bytes(name.issuer.0.to_vec()));
+            also(" OR (issuer_id = ?", Bound::Bytes(name.issuer.0.to_vec()));
+            also(
+                " AND serial > ?))))",
+                Bound::Bytes(name.serial.as_bytes().to_vec()),
+            );
+        }
+        text.push_str(" ORDER BY not_after_ms, issuer_id, serial LIMIT ");
+        text.push_str(&what.limit.to_string());
+        // Only the clauses above are in the text; every value is bound.
+        let mut query = sqlx::query_as::<_, CertificateRow>(sqlx::AssertSqlSafe(text))
+            .bind(tenant.0.to_vec())
+            .bind(what.ends_after_ms);
+        for value in bytes {
+            query = match value {
+                Bound::Text(text) => query.bind(text),
+                Bound::Bytes(bytes) => query.bind(bytes),
+                Bound::Number(number) => query.bind(number),
+            };
+        }
+        let rows = query.fetch_all(&self.pool).await.map_err(unavailable)?;
+        all(rows, CertificateRow::certificate)
+    }
+
+    async fn revoked(&self, issuer: IssuerId) -> Result<Vec<Revoked>> {
+        let rows: Vec<RevokedRow> = sqlx::query_as(
+            "SELECT serial, revoked_ms, reason, invalidity_ms, not_after_ms, shard
+             FROM certificates WHERE issuer_id = $1 AND state = 'revoked' ORDER BY serial",
+        )
+        .bind(issuer.0.to_vec())
+        .fetch_all(&self.pool)
+        .await
+        .map_err(unavailable)?;
+        all(rows, RevokedRow::revoked)
+    }
+
+    async fn block_key(
+        &self,
+        tenant: TenantId,
+        spki: &Spki,
+        why: &str,
+        created_ms: i64,
+    ) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO blocked_keys (tenant_id, spki_sha256, why, created_ms)
+             VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+        )
+        .bind(tenant.0.to_vec())
+        .bind(spki.to_vec())
+        .bind(why.to_owned())
+        .bind(created_ms)
+        .execute(&self.pool)
+        .await
+        .map_err(unavailable)?;
+        Ok(())
+    }
+
+    async fn set_crl(&self, crl: &CrlRecord) -> Result<()> {
+        let changed = sqlx::query(
+            "INSERT INTO crls (issuer_id, shard, number, this_update_ms, next_update_ms,
+                 entries, sha256)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)
+             ON CONFLICT (issuer_id, shard) DO UPDATE SET number = excluded.number,
+                 this_update_ms = excluded.this_update_ms,
+                 next_update_ms = excluded.next_update_ms, entries = excluded.entries,
+                 sha256 = excluded.sha256
+             WHERE excluded.number > crls.number",
+        )
+        .bind(crl.issuer.0.to_vec())
+        .bind(i64::from(crl.shard))
+        .bind(signed(crl.number))
+        .bind(crl.this_update_ms)
+        .bind(crl.next_update_ms)
+        .bind(signed(crl.entries))
+        .bind(crl.sha256.to_vec())
+        .execute(&self.pool)
+        .await
+        .map_err(unavailable)?;
+        one(changed.rows_affected())
+    }
+}
+
+enum Bound {
+    Text(String),
+    Bytes(Vec<u8>),
+    Number(i64),
+}
+
+fn all<R, T>(rows: Vec<R>, read: impl Fn(R) -> Result<T>) -> Result<Vec<T>> {
+    rows.into_iter().map(read).collect()
+}
+
+fn one(rows: u64) -> Result<()> {
+    if rows == 1 {
+        Ok(())
+    } else {
+        Err(StoreError::Conflict)
+    }
+}
+
+fn sql(condition: &str) -> sqlx::AssertSqlSafe<String> {
+    // Both halves are constants of this file.
+    sqlx::AssertSqlSafe(format!("{CERTIFICATE} {condition}"))
+}
+
+async fn begin(
+    tx: &mut Transaction<'static, Any>,
+    intended: &Intended,
+    requests_since_ms: i64,
+) -> Result<Written> {
+    if !intended.request_key.is_empty() {
+        let known: Option<CertificateRow> = sqlx::query_as(sql(
+            "WHERE tenant_id = $1 AND requested_by = $2 AND request_key = $3",
+        ))
+        .bind(intended.tenant.0.to_vec())
+        .bind(intended.requested_by.clone())
+        .bind(intended.request_key.clone())
+        .fetch_optional(&mut **tx)
+        .await
+        .map_err(unavailable)?;
+        if let Some(known) = known {
+            let known = known.certificate()?;
+            if known.intended.created_ms >= requests_since_ms {
+                return Ok(Written::Known(Box::new(known)));
+            }
+            clear_request(tx, &known.intended.name).await?;
+        }
+    }
+    let blocked: Option<i64> = sqlx::query_scalar(
+        "SELECT created_ms FROM blocked_keys WHERE tenant_id = $1 AND spki_sha256 = $2",
+    )
+    .bind(intended.tenant.0.to_vec())
+    .bind(intended.spki.to_vec())
+    .fetch_optional(&mut **tx)
+    .await
+    .map_err(unavailable)?;
+    if blocked.is_some() {
+        return Ok(Written::Blocked);
+    }
+    insert(tx, intended).await
+}
+
+async fn insert(tx: &mut Transaction<'static, Any>, intended: &Intended) -> Result<Written> {
+    let inserted = sqlx::query(
+        "INSERT INTO certificates (issuer_id, serial, tenant_id, state, profile,
+             profile_version, der, spki_sha256, names, not_before_ms, not_after_ms, shard,
+             requested_by, request_key, request_sha256, lineage, created_ms, revoked_ms,
+             reason, invalidity_ms)
+         VALUES ($1, $2, $3, 'intended', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
+             $15, $16, 0, 0, 0)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(intended.name.issuer.0.to_vec())
+    .bind(intended.name.serial.as_bytes().to_vec())
+    .bind(intended.tenant.0.to_vec())
+    .bind(intended.profile.as_str().to_owned())
+    .bind(i64::from(intended.profile_version))
+    .bind(intended.tbs.clone())
+    .bind(intended.spki.to_vec())
+    .bind(list_text(&intended.names))
+    .bind(intended.not_before_ms)
+    .bind(intended.not_after_ms)
+    .bind(i64::from(intended.shard))
+    .bind(intended.requested_by.clone())
+    .bind(intended.request_key.clone())
+    .bind(intended.request_sha256.to_vec())
+    .bind(intended.lineage.clone())
+    .bind(intended.created_ms)
+    .execute(&mut **tx)
+    .await
+    .map_err(unavailable)?;
+    if inserted.rows_affected() != 1 {
+        return Ok(Written::SerialTaken);
+    }
+    for name in &intended.names {
+        sqlx::query(
+            "INSERT INTO certificate_names (tenant_id, name, issuer_id, serial)
+             VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+        )
+        .bind(intended.tenant.0.to_vec())
+        .bind(name.clone())
+        .bind(intended.name.issuer.0.to_vec())
+        .bind(intended.name.serial.as_bytes().to_vec())
+        .execute(&mut **tx)
+        .await
+        .map_err(unavailable)?;
+    }
+    Ok(Written::Done)
+}
+
+async fn clear_request(tx: &mut Transaction<'static, Any>, name: &CertificateRef) -> Result<()> {
+    sqlx::query("UPDATE certificates SET request_key = '' WHERE issuer_id = $1 AND serial = $2")
+        .bind(name.issuer.0.to_vec())
+        .bind(name.serial.as_bytes().to_vec())
+        .execute(&mut **tx)
+        .await
+        .map_err(unavailable)?;
+    Ok(())
+}
+
+async fn finish(
+    tx: &mut Transaction<'static, Any>,
+    name: &CertificateRef,
+    certificate: &[u8],
+) -> Result<Written> {
+    let changed = sqlx::query(
+        "UPDATE certificates SET state = 'issued', der = $1
+         WHERE issuer_id = $2 AND serial = $3 AND state = 'intended'",
+    )
+    .bind(certificate.to_vec())
+    .bind(name.issuer.0.to_vec())
+    .bind(name.serial.as_bytes().to_vec())
+    .execute(&mut **tx)
+    .await
+    .map_err(unavailable)?;
+    Ok(done(changed.rows_affected()))
+}
+
+async fn fail(tx: &mut Transaction<'static, Any>, name: &CertificateRef) -> Result<Written> {
+    let changed = sqlx::query(
+        "UPDATE certificates SET state = 'failed', request_key = ''
+         WHERE issuer_id = $1 AND serial = $2 AND state = 'intended'",
+    )
+    .bind(name.issuer.0.to_vec())
+    .bind(name.serial.as_bytes().to_vec())
+    .execute(&mut **tx)
+    .await
+    .map_err(unavailable)?;
+    Ok(done(changed.rows_affected()))
+}
+
+async fn revoke(
+    tx: &mut Transaction<'static, Any>,
+    name: &CertificateRef,
+    revocation: &Revocation,
+) -> Result<Written> {
+    let changed = sqlx::query(
+        // One that was begun and never finished may have been signed all the same.
+        "UPDATE certificates SET state = 'revoked', revoked_ms = $1, reason = $2,
+             invalidity_ms = $3, der = CASE state WHEN 'issued' THEN der ELSE x'' END
+         WHERE issuer_id = $4 AND serial = $5 AND state IN ('issued', 'intended')",
+    )
+    .bind(revocation.revoked_ms)
+    .bind(i64::from(revocation.reason.code()))
+    .bind(revocation.invalidity_ms.unwrap_or(0))
+    .bind(name.issuer.0.to_vec())
+    .bind(name.serial.as_bytes().to_vec())
+    .execute(&mut **tx)
+    .await
+    .map_err(unavailable)?;
+    Ok(done(changed.rows_affected()))
+}
+
+fn done(rows: u64) -> Written {
+    if rows == 1 {
+        Written::Done
+    } else {
+        Written::NotThere
+    }
+}
