@@ -78,17 +78,22 @@ pub struct Addresses {
 }
 
 /// Runs the daemon until SIGTERM or SIGINT; SIGHUP reads certificates, policies and the
-/// PIN again.
+/// PIN again. `prepare` is done before anybody hears that it runs.
 ///
 /// # Errors
 /// Why it does not start.
-pub async fn run(config: Config, ready: impl FnOnce(Addresses)) -> Result<(), StartError> {
+pub async fn run(
+    config: Config,
+    prepare: impl AsyncFnOnce(&Arc<App>) -> Result<(), StartError>,
+    ready: impl FnOnce(Addresses),
+) -> Result<(), StartError> {
     let prometheus = install_metrics()?;
     let _lock = DataLock::take(&config.data_dir)?;
     let grpc_listener = bind(config.listen.grpc, "listen.grpc").await?;
     let admin_listener = bind(config.listen.admin, "listen.admin").await?;
     let tls = TlsReloader::new(&config).map_err(|e| StartError::Setup(e.to_string()))?;
     let Opened { app, tenants } = open::open(&config).await?;
+    prepare(&app).await?;
 
     let (stop, stopping) = watch::channel(false);
     let addresses = Addresses {

@@ -5,6 +5,7 @@
 //! What it makes is an ordinary appliance: the configuration it writes can be read, and
 //! served with `keywrightd serve`.
 
+mod authorities;
 mod certs;
 mod token;
 
@@ -15,6 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use authorities::authorities;
 use keywright_hsm::{
     Pin,
     pkcs11::{NewToken, provision},
@@ -262,6 +264,10 @@ client_ca = "ca.pem"
 module = {module:?}
 token_label = "{LABEL}"
 pin_file = "hsm-pin"
+
+[limits]
+# One developer, one approval; two people elsewhere.
+pki_approvals = 1
 "#
         )
     }

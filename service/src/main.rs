@@ -17,7 +17,7 @@ use keywright_service::{
     api::TlsReloader,
     app::{self, StartError, open_hsm},
     config::Config,
-    dev::Dev,
+    dev::{self, Dev},
     harden::harden,
     init::init,
     policy::{Engine, Outcome, PolicyError, run_tests},
@@ -141,9 +141,13 @@ fn run(command: Cmd) -> Result<(), StartError> {
     match command {
         Cmd::Serve { config } => {
             let config = Config::read(&config)?;
-            block_on(app::run(config, |addresses| {
-                anstream::println!("ready on {}", addresses.grpc);
-            }))
+            block_on(app::run(
+                config,
+                async |_| Ok(()),
+                |addresses| {
+                    anstream::println!("ready on {}", addresses.grpc);
+                },
+            ))
         }
         Cmd::CheckConfig { config, hsm } => check(&Config::read(&config)?, hsm),
         Cmd::Init { config, admins } => {
@@ -284,13 +288,17 @@ fn develop(
         if let Some(listen) = listen {
             config.listen.grpc = listen;
         }
-        app::run(config, |addresses| {
-            if let Err(e) = dev.write_client_env(&addresses) {
-                tracing::error!(error = %e, "client.env");
-            }
-            anstream::print!("{}", dev.summary(&addresses));
-            anstream::println!("ready on {}", addresses.grpc);
-        })
+        app::run(
+            config,
+            async |app| dev::authorities(app).await,
+            |addresses| {
+                if let Err(e) = dev.write_client_env(&addresses) {
+                    tracing::error!(error = %e, "client.env");
+                }
+                anstream::print!("{}", dev.summary(&addresses));
+                anstream::println!("ready on {}", addresses.grpc);
+            },
+        )
         .await
     })
 }
