@@ -1,6 +1,7 @@
 //! What can be typed.
 
 mod key;
+pub(crate) mod pki;
 mod sign;
 
 use std::path::PathBuf;
@@ -288,6 +289,9 @@ keywright asymmetric-decrypt --key inbox/partners --in secret.rsa --out secret")
         #[command(flatten)]
         files: Files,
     },
+    /// Certificates: authorities, profiles, issuing, renewing, revoking, checking.
+    #[command(subcommand)]
+    Pki(pki::Pki),
     /// Check the audit log.
     #[command(subcommand)]
     Audit(Audit),

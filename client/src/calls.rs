@@ -1,7 +1,11 @@
 //! The common calls with plain types: one method each, tried again where that is safe
 //! ([`repeat`]). They fail when one item fails; who wants to go on with the
-//! others, or needs an option that is not here, takes [`Client::crypto`] and
-//! [`Client::keys`], which offer every call of the contract.
+//! others, or needs an option that is not here, takes [`Client::crypto`],
+//! [`Client::keys`], [`Client::pki`] and [`Client::pki_admin`], which offer every call of
+//! the contract.
+
+mod pki;
+mod pki_admin;
 
 use std::collections::BTreeMap;
 
@@ -10,6 +14,8 @@ use bytes::Bytes;
 #[cfg(doc)]
 use crate::FailureKind;
 use crate::{Attempts, Client, Failure, proto, repeat};
+
+pub use pki::Bundle;
 
 /// Non-secret pairs bound to what is encrypted.
 pub type Context = BTreeMap<String, String>;

@@ -6,6 +6,7 @@ mod data_key;
 mod explain;
 mod key;
 mod mac;
+mod pki;
 mod policy;
 mod random;
 mod sign;
@@ -29,6 +30,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         }
         Cmd::Policy(command) => policy::run(&command, output),
         Cmd::Audit(command) => audit::run(&command, output),
+        Cmd::Pki(command) => pki::run(command, args.server.settings(), output).await,
         // Files are opened before the server is asked.
         Cmd::Encrypt { key, context, data } => {
             data::not_to_a_screen(&data)?;
@@ -144,6 +146,7 @@ async fn ask(client: &Client, command: Cmd, output: Output) -> Result<(), Failur
         Cmd::Completions { .. }
         | Cmd::Policy(_)
         | Cmd::Audit(_)
+        | Cmd::Pki(_)
         | Cmd::Encrypt { .. }
         | Cmd::Decrypt { .. }
         | Cmd::Rewrap { .. }

@@ -12,7 +12,10 @@ use tower::service_fn;
 
 use crate::{
     Failure, FailureKind,
-    proto::{crypto_client::CryptoClient, keys_client::KeysClient},
+    proto::{
+        crypto_client::CryptoClient, keys_client::KeysClient, pki_admin_client::PkiAdminClient,
+        pki_client::PkiClient,
+    },
     tls,
 };
 
@@ -131,5 +134,17 @@ impl Client {
     #[must_use]
     pub fn keys(&self) -> KeysClient<Channel> {
         KeysClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES)
+    }
+
+    /// Certificates: ask for them, renew, revoke, find them.
+    #[must_use]
+    pub fn pki(&self) -> PkiClient<Channel> {
+        PkiClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES)
+    }
+
+    /// Authorities and profiles.
+    #[must_use]
+    pub fn pki_admin(&self) -> PkiAdminClient<Channel> {
+        PkiAdminClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES)
     }
 }

@@ -5,7 +5,7 @@ use std::{error::Error as StdError, fmt, io};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::proto::{BatchError, ItemError};
+use crate::proto::{BatchError, CsrError, ItemError};
 
 /// Who must act; each kind has an exit code of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,6 +180,13 @@ impl Failure {
             reason: Some(error.reason.clone()),
             ..Self::new(kind(Code::from_i32(error.code)), error.message.clone())
         }
+    }
+
+    /// A request of a batch of CSRs.
+    #[must_use]
+    pub fn csr(error: &CsrError) -> Self {
+        Self::new(kind(Code::from_i32(error.code)), error.message.clone())
+            .because(error.reason.clone())
     }
 
     /// A batch of a stream that failed as a whole.

@@ -30,7 +30,7 @@ mod stream;
 mod tls;
 pub mod token;
 
-pub use calls::{Context, DataKey, Opened, Sealed};
+pub use calls::{Bundle, Context, DataKey, Opened, Sealed};
 pub use connect::{Client, Settings};
 pub use failure::{Failure, FailureKind};
 /// The messages of `keywright.v1`.

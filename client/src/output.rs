@@ -46,13 +46,45 @@ pub(crate) enum Sink {
     File {
         half: BufWriter<NamedTempFile>,
         path: PathBuf,
-        secret: bool,
+        mode: Mode,
+    },
+}
+
+/// For whom a file is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Everybody, if the file is new; else as it was.
+    Shared,
+    /// Its owner, if the file is new; else as it was.
+    Secret,
+    /// Its owner, in any case: a private key.
+    Key {
+        /// What is there may be overwritten.
+        force: bool,
     },
 }
 
 impl Sink {
     /// `secret`: a new file is for its owner only.
     pub(crate) fn open(path: Option<&Path>, secret: bool) -> Result<Self, Failure> {
+        let mode = if secret { Mode::Secret } else { Mode::Shared };
+        Self::with_mode(path, mode)
+    }
+
+    /// For a private key, which has no other place: a file, and without `force` a new one.
+    pub(crate) fn key(path: &Path, force: bool) -> Result<Self, Failure> {
+        let there = fs::symlink_metadata(path);
+        if !force && there.is_ok() {
+            return Err(key_exists(path));
+        }
+        if fs::metadata(path).is_ok_and(|m| !m.is_file()) {
+            let text = format!("{} is no file; a private key goes to one", path.display());
+            return Err(Failure::new(FailureKind::Usage, text));
+        }
+        Self::with_mode(Some(path), Mode::Key { force })
+    }
+
+    fn with_mode(path: Option<&Path>, mode: Mode) -> Result<Self, Failure> {
         let Some(path) = path else {
             return Ok(Self::Stdout(BufWriter::with_capacity(BUFFER, io::stdout())));
         };
@@ -76,7 +108,7 @@ impl Sink {
         Ok(Self::File {
             half: BufWriter::with_capacity(BUFFER, half),
             path: path.to_owned(),
-            secret,
+            mode,
         })
     }
 
@@ -102,27 +134,45 @@ impl Sink {
         match self {
             Self::Stdout(mut out) => out.flush().map_err(|e| Failure::io("standard output", &e)),
             Self::Direct(mut out) => out.flush().map_err(|e| Failure::io("output", &e)),
-            Self::File { half, path, secret } => {
+            Self::File { half, path, mode } => {
                 let error = |e| Failure::io(path.display(), &e);
                 let half = half.into_inner().map_err(|e| error(e.into_error()))?;
                 // As the file was before; else as the umask says, or for the owner only.
-                let mode = match fs::metadata(&path) {
-                    Ok(old) => old.permissions().mode() & 0o7777,
-                    Err(_) if secret => 0o600,
-                    Err(_) => 0o644,
+                let bits = match (mode, fs::metadata(&path)) {
+                    (Mode::Key { .. }, _) | (Mode::Secret, Err(_)) => 0o600,
+                    (Mode::Shared | Mode::Secret, Ok(old)) => old.permissions().mode() & 0o7777,
+                    (Mode::Shared, Err(_)) => 0o644,
                 };
                 half.as_file()
-                    .set_permissions(fs::Permissions::from_mode(mode))
+                    .set_permissions(fs::Permissions::from_mode(bits))
                     .map_err(error)?;
                 half.as_file().sync_all().map_err(error)?;
                 // Under its own name from here on; a signal must not take it away.
                 let mut halves = halves();
                 halves.retain(|h| h != half.path());
-                half.persist(&path).map_err(|e| error(e.error))?;
+                if mode == (Mode::Key { force: false }) {
+                    half.persist_noclobber(&path)
+                        .map_err(|e| match e.error.kind() {
+                            io::ErrorKind::AlreadyExists => key_exists(&path),
+                            _ => error(e.error),
+                        })?;
+                } else {
+                    half.persist(&path).map_err(|e| error(e.error))?;
+                }
                 Ok(())
             }
         }
     }
+}
+
+fn key_exists(path: &Path) -> Failure {
+    Failure::new(
+        FailureKind::State,
+        format!(
+            "{} exists already; name another file, or give --force and lose what is in it",
+            path.display()
+        ),
+    )
 }
 
 impl Write for Sink {

@@ -3,7 +3,9 @@
 //! Safe are all calls of `Crypto` and the reading ones of `Keys`: done twice they leave
 //! nothing behind but another record in the audit log (a second envelope, signature or
 //! data key is as good as the first). What changes a key is not: a rotation whose answer
-//! got lost may have happened, and doing it again makes another version.
+//! got lost may have happened, and doing it again makes another version. Of `Pki` all are:
+//! a request for a certificate has an idempotency key, and revoked twice is revoked. Of
+//! `PkiAdmin` only what reads.
 
 use std::time::Duration;
 

@@ -15,7 +15,8 @@ use keywright_client::{
     },
 };
 use serde_json::{Value, json};
-use show::{key_json, show, state_of, table, time};
+use show::{key_json, show, state_of};
+pub(super) use show::{table, time};
 
 use crate::{
     args::{Changes, Destruction, Key, Output, PublicForm, Spec, Use, Versions},

@@ -83,7 +83,7 @@ fn rules(rules: KeyRules) -> impl Iterator<Item = (&'static str, u64)> {
     .filter(|(_, value)| *value != 0)
 }
 
-pub(super) fn table(header: &[&str]) -> Table {
+pub(in crate::command) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
         .load_style(UTF8_FULL_CONDENSED)
@@ -127,7 +127,7 @@ fn last_protected(version: &proto::KeyVersion) -> String {
     }
 }
 
-pub(super) fn time(unix_ms: i64) -> String {
+pub(in crate::command) fn time(unix_ms: i64) -> String {
     jiff::Timestamp::from_millisecond(unix_ms)
         .map_or_else(|_| unix_ms.to_string(), |t| format!("{t:.0}"))
 }
