@@ -100,7 +100,9 @@ pub async fn run(
         grpc: local(&grpc_listener)?,
         admin: local(&admin_listener)?,
     };
-    let conns = accept(grpc_listener, tls.clone(), Arc::new(tenants), app.limits);
+    let tenants = Arc::new(tenants);
+    tls.trust_issuers(Arc::clone(&app.authorities), Arc::clone(&tenants));
+    let conns = accept(grpc_listener, tls.clone(), tenants, app.limits);
     let grpc = tokio::spawn(grpc::serve(
         Arc::clone(&app),
         conns,

@@ -4,7 +4,7 @@
 //! before they are shown.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -12,11 +12,13 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use keywright_pki::IssuerCert;
+use keywright_pki::{CertificateInfo, IssuerCert};
 use tokio::sync::{Mutex, MutexGuard, Notify};
 
 use crate::{
-    authority::{AuthorityName, CrlRecord, Issuer, IssuerId, Profile, ProfileRecord, Stage},
+    authority::{
+        AuthorityName, CertificateRef, CrlRecord, Issuer, IssuerId, Profile, ProfileRecord, Stage,
+    },
     error::{Error, Reason, Result},
     key::TenantId,
     ledger::Ledger,
@@ -42,6 +44,8 @@ pub struct Authorities {
     crls: parking_lot::Mutex<BTreeMap<(IssuerId, u32), CrlRecord>>,
     crls_due: parking_lot::Mutex<BTreeSet<IssuerId>>,
     crl_due: Notify,
+    /// By this process; what was revoked before stands in the store.
+    revoked: parking_lot::RwLock<HashSet<CertificateRef>>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -77,6 +81,7 @@ impl Authorities {
             crls: parking_lot::Mutex::new(crls.collect()),
             crls_due: parking_lot::Mutex::default(),
             crl_due: Notify::new(),
+            revoked: parking_lot::RwLock::default(),
         })
     }
 
@@ -102,6 +107,22 @@ impl Authorities {
         self.issuers_of(tenant)
             .into_iter()
             .find(|a| a.issuer.id == id)
+    }
+
+    /// The issuer here that a certificate says it is from, by name and by key.
+    #[must_use]
+    pub fn issuer_of(
+        &self,
+        tenant: TenantId,
+        certificate: &CertificateInfo,
+    ) -> Option<Arc<Authority>> {
+        let is = |a: &Arc<Authority>| {
+            a.certificate.as_ref().is_some_and(|c| {
+                c.subject_der() == certificate.issuer_der
+                    && certificate.aki.as_deref() == Some(c.ski())
+            })
+        };
+        self.issuers_of(tenant).into_iter().find(is)
     }
 
     /// All issuers of a tenant, by name.
@@ -189,7 +210,20 @@ impl Authorities {
         self.crls.lock().insert((crl.issuer, crl.shard), crl);
     }
 
-    /// Something was revoked: the issuer's CRLs are to be made anew.
+    /// A certificate was revoked: it opens no door from now on, and the next CRLs of its
+    /// issuer are due.
+    pub fn revoked(&self, name: &CertificateRef) {
+        self.revoked.write().insert(name.clone());
+        self.crl_is_due(name.issuer);
+    }
+
+    /// Was it revoked since the start? For who was let in before.
+    #[must_use]
+    pub fn is_revoked(&self, name: &CertificateRef) -> bool {
+        self.revoked.read().contains(name)
+    }
+
+    /// The issuer's CRLs are to be made anew.
     pub fn crl_is_due(&self, issuer: IssuerId) {
         self.crls_due.lock().insert(issuer);
         self.crl_due.notify_one();

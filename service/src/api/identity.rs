@@ -6,7 +6,11 @@
 //! another tenant's identities. A certificate that names nobody may finish the
 //! handshake, so that its holder can be told why it may not come in.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
 
 use keywright_pki::{CertificateInfo, SpiffeId, client_id};
 use rustls::{
@@ -20,8 +24,9 @@ use rustls::{
     },
 };
 use sha2::{Digest, Sha256};
+use tokio::sync::OnceCell;
 
-use crate::{key::TenantId, policy::Caller};
+use crate::{authorities::Authorities, key::TenantId, ops::pki::Standing, policy::Caller};
 
 /// The other end of a connection.
 #[derive(Debug)]
@@ -30,6 +35,10 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Who it is, or why it is nobody here.
     pub caller: Result<Arc<Caller>, String>,
+    /// What its certificate says; `None` when we cannot read it, and so did not issue it.
+    pub(super) certificate: Option<CertificateInfo>,
+    /// How that stands, looked up with the first request.
+    pub(super) standing: OnceCell<Option<Standing>>,
 }
 
 /// Trust domains and whose they are.
@@ -55,7 +64,13 @@ impl Tenants {
             None => Err("a client certificate is needed".to_owned()),
             Some(leaf) => self.caller(leaf),
         };
-        Peer { address, caller }
+        let certificate = leaf.and_then(|leaf| CertificateInfo::from_der(leaf).ok());
+        Peer {
+            address,
+            caller,
+            certificate,
+            standing: OnceCell::new(),
+        }
     }
 
     fn caller(&self, leaf: &CertificateDer<'_>) -> Result<Arc<Caller>, String> {
@@ -77,9 +92,48 @@ impl Tenants {
     }
 }
 
+/// The issuers here, beside the CAs of the configuration: what they issued to a caller of
+/// their own tenant is that caller's identity.
+#[derive(Debug)]
+pub(super) struct IssuersHere {
+    pub(super) authorities: Arc<Authorities>,
+    pub(super) tenants: Arc<Tenants>,
+}
+
+impl IssuersHere {
+    /// Checks a certificate against the one issuer it names, of the one tenant it names.
+    /// The trust anchor is that issuer and not its root: what others under an external
+    /// root issued is nobody here. Whether it is revoked is asked with the first request.
+    fn verify(
+        &self,
+        provider: &Arc<CryptoProvider>,
+        leaf: &CertificateDer<'_>,
+        now: UnixTime,
+    ) -> Option<ClientCertVerified> {
+        let id = client_id(leaf).ok()?;
+        let (tenant, _) = self.tenants.0.get(id.trust_domain())?;
+        let info = CertificateInfo::from_der(leaf).ok()?;
+        let authority = self.authorities.issuer_of(*tenant, &info)?;
+        if authority.issuer.is_root() {
+            return None;
+        }
+        let mut anchors = RootCertStore::empty();
+        let der = authority.issuer.certificate.clone();
+        anchors.add(CertificateDer::from(der)).ok()?;
+        let anchors = Arc::new(anchors);
+        WebPkiClientVerifier::builder_with_provider(anchors, Arc::clone(provider))
+            .build()
+            .and_then(|v| Ok(v.verify_client_cert(leaf, &[], now)))
+            .ok()?
+            .ok()
+    }
+}
+
 /// Checks client certificates against the CAs of the tenant they name.
 #[derive(Debug)]
 pub(super) struct TenantVerifier {
+    provider: Arc<CryptoProvider>,
+    here: Arc<OnceLock<IssuersHere>>,
     by_domain: HashMap<String, Arc<dyn ClientCertVerifier>>,
     any: Arc<dyn ClientCertVerifier>,
     hints: Vec<DistinguishedName>,
@@ -90,6 +144,7 @@ impl TenantVerifier {
     pub(super) fn new(
         provider: &Arc<CryptoProvider>,
         tenants: Vec<(String, Vec<CertificateDer<'static>>)>,
+        here: Arc<OnceLock<IssuersHere>>,
     ) -> Result<Self, VerifierBuilderError> {
         let build = |roots: RootCertStore| {
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
@@ -108,6 +163,8 @@ impl TenantVerifier {
         }
         let hints = all.subjects();
         Ok(Self {
+            provider: Arc::clone(provider),
+            here,
             by_domain,
             any: build(all)?,
             hints,
@@ -140,8 +197,14 @@ impl ClientCertVerifier for TenantVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, TlsError> {
-        self.verifier(leaf)
+        let configured = self.verifier(leaf);
+        configured
             .verify_client_cert(leaf, intermediates, now)
+            .or_else(|refused| {
+                let here = self.here.get();
+                here.and_then(|here| here.verify(&self.provider, leaf, now))
+                    .ok_or(refused)
+            })
     }
 
     fn verify_tls12_signature(

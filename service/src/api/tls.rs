@@ -1,7 +1,11 @@
 //! TLS 1.3 and nothing older, rebuilt as a whole when files change: a new certificate,
 //! a new client CA. A bad file changes nothing.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use arc_swap::ArcSwap;
 use rustls::{
@@ -13,8 +17,11 @@ use rustls::{
 };
 use thiserror::Error;
 
-use super::identity::TenantVerifier;
-use crate::config::Config;
+use super::{
+    Tenants,
+    identity::{IssuersHere, TenantVerifier},
+};
+use crate::{authorities::Authorities, config::Config};
 
 /// Why certificates or keys cannot be used.
 #[derive(Debug, Error)]
@@ -28,6 +35,7 @@ pub struct TlsError {
 #[derive(Clone)]
 pub struct TlsReloader {
     current: Arc<ArcSwap<ServerConfig>>,
+    here: Arc<OnceLock<IssuersHere>>,
 }
 
 impl std::fmt::Debug for TlsReloader {
@@ -42,8 +50,18 @@ impl TlsReloader {
     /// # Errors
     /// The file and what is wrong with it.
     pub fn new(config: &Config) -> Result<Self, TlsError> {
-        let current = Arc::new(ArcSwap::from_pointee(server_config(config)?));
-        Ok(Self { current })
+        let here = Arc::default();
+        let current = Arc::new(ArcSwap::from_pointee(server_config(config, &here)?));
+        Ok(Self { current, here })
+    }
+
+    /// From now on what a tenant's issuers here issued is an identity of that tenant,
+    /// beside what its configured CAs issued. Said once.
+    pub fn trust_issuers(&self, authorities: Arc<Authorities>, tenants: Arc<Tenants>) {
+        let _ = self.here.set(IssuersHere {
+            authorities,
+            tenants,
+        });
     }
 
     /// Reads them again; for connections that come from now on.
@@ -51,7 +69,8 @@ impl TlsReloader {
     /// # Errors
     /// As for [`TlsReloader::new`]; the old configuration stays in force.
     pub fn reload(&self, config: &Config) -> Result<(), TlsError> {
-        self.current.store(Arc::new(server_config(config)?));
+        let next = server_config(config, &self.here)?;
+        self.current.store(Arc::new(next));
         Ok(())
     }
 
@@ -62,7 +81,10 @@ impl TlsReloader {
     }
 }
 
-fn server_config(config: &Config) -> Result<ServerConfig, TlsError> {
+fn server_config(
+    config: &Config,
+    here: &Arc<OnceLock<IssuersHere>>,
+) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut tenants = Vec::new();
     for tenant in &config.tenants {
@@ -75,10 +97,11 @@ fn server_config(config: &Config) -> Result<ServerConfig, TlsError> {
         file: file.display().to_string(),
         why,
     };
-    let verifier = TenantVerifier::new(&provider, tenants).map_err(|e| TlsError {
-        file: "client CAs".into(),
-        why: e.to_string(),
-    })?;
+    let verifier =
+        TenantVerifier::new(&provider, tenants, Arc::clone(here)).map_err(|e| TlsError {
+            file: "client CAs".into(),
+            why: e.to_string(),
+        })?;
     let chain = certificates(&config.tls.certificate)?;
     let key = PrivateKeyDer::from_pem_file(&config.tls.key)
         .map_err(|e| error(&config.tls.key, format!("no private key: {e}")))?;

@@ -4,7 +4,7 @@
 //! on record before the HSM signs it.
 
 use async_trait::async_trait;
-use keywright_pki::Serial;
+use keywright_pki::{KeyReuse, Serial};
 
 use super::Result;
 use crate::{
@@ -37,6 +37,8 @@ pub enum Write {
         intended: Box<Intended>,
         /// Milliseconds since the epoch.
         requests_since_ms: i64,
+        /// May its key have been certified before?
+        reuse: KeyReuse,
     },
     /// The signed certificate.
     Finish {
@@ -76,6 +78,8 @@ pub enum Written {
     SerialTaken,
     /// Begin: this key is never certified.
     Blocked,
+    /// Begin: the key was certified before, and that may not be again.
+    KeyUsed,
     /// Finish, Fail, Revoke: there is no such certificate in a state for it.
     NotThere,
 }

@@ -33,24 +33,35 @@ use keywright_service::{
     key::TenantId,
     keyring::Keyring,
     ledger::Ledger,
-    ops::App,
+    ops::{App, pki},
     policy::{DEFAULT_ROLES, Engine},
     store::{SqliteStore, Store, Tenant},
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use tokio::sync::oneshot;
 
+pub(crate) mod authority;
+
 /// The tenants: name, which is also the first part of the trust domain.
 pub(crate) const TENANTS: [&str; 2] = ["red", "blue"];
 
 /// Roles and what the identities that have them are called.
-pub(crate) const ROLES: [(&str, &str); 6] = [
+pub(crate) const ROLES: [(&str, &str); 8] = [
     ("key-user", "user"),
     ("key-admin", "admin"),
     ("rewrapper", "rewrap"),
     ("auditor", "auditor"),
     ("node-operator", "node"),
     ("everything", "developer"),
+    ("pki-user", "service"),
+    ("pki-admin", "pki"),
+];
+
+/// Roles of which there are more identities: a ceremony needs several people.
+const ALSO: [(&str, &str); 3] = [
+    ("pki-admin", "pki-two"),
+    ("pki-admin", "pki-three"),
+    ("pki-user", "ns/pay/sa/api"),
 ];
 
 pub(crate) struct Appliance {
@@ -151,10 +162,13 @@ impl Appliance {
             limits,
             reserving: tokio::sync::Mutex::new(()),
         });
+        tokio::spawn(pki::publish_crls(Arc::clone(&app)));
         let tls = TlsReloader::new(&config(dir.path(), limits)).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let conns = accept(listener, tls, Arc::new(tenants), limits);
+        let tenants = Arc::new(tenants);
+        tls.trust_issuers(Arc::clone(&app.authorities), Arc::clone(&tenants));
+        let conns = accept(listener, tls, tenants, limits);
         let (stop, stopped) = oneshot::channel();
         let serving = Arc::clone(&app);
         let served = tokio::spawn(async move {
@@ -187,8 +201,8 @@ impl Appliance {
         Settings {
             addr: Some(self.addr.to_string()),
             ca: file("server-ca.pem".into()),
-            cert: file(format!("{tenant}-{name}.pem")),
-            key: file(format!("{tenant}-{name}.key")),
+            cert: file(format!("{tenant}-{}.pem", name.replace('/', "-"))),
+            key: file(format!("{tenant}-{}.key", name.replace('/', "-"))),
         }
     }
 
@@ -255,10 +269,10 @@ pub(crate) fn engine(extra: &str) -> Engine {
         ("extra.cedar".to_owned(), extra.to_owned()),
     ]);
     let mut roles = String::from("[roles]\n");
-    for (role, name) in ROLES {
-        let members: Vec<String> = TENANTS
-            .iter()
-            .map(|t| format!("\"spiffe://{t}.example/{name}\""))
+    for (role, _) in ROLES {
+        let names = ROLES.iter().chain(&ALSO).filter(|(r, _)| *r == role);
+        let members: Vec<String> = names
+            .flat_map(|(_, name)| TENANTS.map(|t| format!("\"spiffe://{t}.example/{name}\"")))
             .collect();
         roles.push_str(&format!("{role} = [{}]\n", members.join(", ")));
     }
@@ -360,9 +374,11 @@ fn write_certificates(dir: &Path) {
     for tenant in TENANTS {
         let ca = Ca::new(&format!("{tenant} CA"));
         fs::write(dir.join(format!("{tenant}-ca.pem")), &ca.pem).unwrap();
-        for name in ROLES.iter().map(|(_, name)| *name).chain(["nobody"]) {
+        let names = ROLES.iter().chain(&ALSO).map(|(_, name)| *name);
+        for name in names.chain(["nobody"]) {
             let id = format!("spiffe://{tenant}.example/{name}");
-            ca.write(dir, &format!("{tenant}-{name}"), vec![uri(&id)]);
+            let file = format!("{tenant}-{}", name.replace('/', "-"));
+            ca.write(dir, &file, vec![uri(&id)]);
         }
         ca.write(dir, &format!("{tenant}-nameless"), vec![]);
         let two = ["a", "b"].map(|n| uri(&format!("spiffe://{tenant}.example/{n}")));
@@ -414,7 +430,11 @@ pub(crate) struct Later(std::sync::atomic::AtomicI64);
 
 impl Later {
     pub(crate) fn advance_days(&self, days: i64) {
-        let ms = days * 24 * 60 * 60 * 1000;
+        self.advance_ms(days * 24 * 60 * 60 * 1000);
+    }
+
+    /// Negative: the clock steps back.
+    pub(crate) fn advance_ms(&self, ms: i64) {
         self.0.fetch_add(ms, std::sync::atomic::Ordering::SeqCst);
     }
 }

@@ -24,90 +24,20 @@ use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::{Instrument, Span};
 
-use super::status::status;
+use super::{rpcs::rpc_name, status::status};
 use crate::{
     api::Peer,
     audit::{Entry, Event},
     error::{Error, Reason},
     metrics,
-    ops::{App, Call, micros},
+    ops::{App, Call, micros, pki},
     policy::Caller,
     trace,
 };
 
-/// Every RPC of `keywright.v1`: path and name in records and metrics.
-pub const AUDITED_RPCS: [(&str, &str); 47] = [
-    ("/keywright.v1.Crypto/Encrypt", "Encrypt"),
-    ("/keywright.v1.Crypto/Decrypt", "Decrypt"),
-    ("/keywright.v1.Crypto/Rewrap", "Rewrap"),
-    ("/keywright.v1.Crypto/Reencrypt", "Reencrypt"),
-    ("/keywright.v1.Crypto/GenerateRandom", "GenerateRandom"),
-    ("/keywright.v1.Keys/CreateKey", "CreateKey"),
-    ("/keywright.v1.Keys/GetKey", "GetKey"),
-    ("/keywright.v1.Keys/ListKeys", "ListKeys"),
-    ("/keywright.v1.Keys/RotateKey", "RotateKey"),
-    ("/keywright.v1.Keys/GetKeyEvidence", "GetKeyEvidence"),
-    ("/keywright.v1.Keys/ChangeState", "ChangeState"),
-    ("/keywright.v1.Keys/GetPublicKey", "GetPublicKey"),
-    ("/keywright.v1.Crypto/Sign", "Sign"),
-    ("/keywright.v1.Crypto/Verify", "Verify"),
-    ("/keywright.v1.Crypto/Mac", "Mac"),
-    ("/keywright.v1.Crypto/VerifyMac", "VerifyMac"),
-    (
-        "/keywright.v1.Crypto/AsymmetricDecrypt",
-        "AsymmetricDecrypt",
-    ),
-    ("/keywright.v1.Crypto/GenerateDataKeys", "GenerateDataKeys"),
-    ("/keywright.v1.Crypto/DecryptDataKeys", "DecryptDataKeys"),
-    ("/keywright.v1.Crypto/EncryptStream", "EncryptStream"),
-    ("/keywright.v1.Crypto/DecryptStream", "DecryptStream"),
-    ("/keywright.v1.Crypto/RewrapStream", "RewrapStream"),
-    ("/keywright.v1.Crypto/SignStream", "SignStream"),
-    ("/keywright.v1.Keys/UpdateKey", "UpdateKey"),
-    (
-        "/keywright.v1.Keys/ScheduleDestruction",
-        "ScheduleDestruction",
-    ),
-    ("/keywright.v1.Keys/CancelDestruction", "CancelDestruction"),
-    ("/keywright.v1.Keys/Explain", "Explain"),
-    ("/keywright.v1.Pki/SignCsr", "SignCsr"),
-    ("/keywright.v1.Pki/SignCsrBatch", "SignCsrBatch"),
-    ("/keywright.v1.Pki/DryRun", "DryRun"),
-    ("/keywright.v1.Pki/Renew", "Renew"),
-    ("/keywright.v1.Pki/GetCertificate", "GetCertificate"),
-    ("/keywright.v1.Pki/Search", "Search"),
-    ("/keywright.v1.Pki/Revoke", "Revoke"),
-    ("/keywright.v1.Pki/GetCrl", "GetCrl"),
-    ("/keywright.v1.Pki/GetBundle", "GetBundle"),
-    ("/keywright.v1.PkiAdmin/PlanCeremony", "PlanCeremony"),
-    ("/keywright.v1.PkiAdmin/ApproveCeremony", "ApproveCeremony"),
-    ("/keywright.v1.PkiAdmin/CommitCeremony", "CommitCeremony"),
-    ("/keywright.v1.PkiAdmin/ImportIssuer", "ImportIssuer"),
-    ("/keywright.v1.PkiAdmin/ListIssuers", "ListIssuers"),
-    ("/keywright.v1.PkiAdmin/SetIssuerUsage", "SetIssuerUsage"),
-    ("/keywright.v1.PkiAdmin/PutProfile", "PutProfile"),
-    ("/keywright.v1.PkiAdmin/GetProfile", "GetProfile"),
-    ("/keywright.v1.PkiAdmin/ListProfiles", "ListProfiles"),
-    ("/keywright.v1.PkiAdmin/RetireProfile", "RetireProfile"),
-    ("/keywright.v1.PkiAdmin/BlockKey", "BlockKey"),
-];
-
-const HEALTH: &str = "/grpc.health.v1.Health/";
-const REFLECTION: &str = "/grpc.reflection.v1";
 const REQUEST_ID: &str = "x-request-id";
 /// Records per second for requests without identity; the rest is counted.
 const ANONYMOUS_PER_SECOND: u64 = 10;
-
-/// A constant name for a path: metrics must not grow with what callers invent.
-#[must_use]
-pub fn rpc_name(path: &str) -> &'static str {
-    match AUDITED_RPCS.iter().find(|(p, _)| *p == path) {
-        Some((_, name)) => name,
-        None if path.starts_with(HEALTH) => "Health",
-        None if path.starts_with(REFLECTION) => "Reflection",
-        None => "Unknown",
-    }
-}
 
 /// What the guard hands to a handler.
 #[derive(Clone)]
@@ -353,6 +283,13 @@ impl Shared {
                 ));
             }
         };
+        if let Err(error) = self.stands(&peer, &caller).await {
+            let call = Call::new(caller, rpc, Instant::now(), 0, entry(request_id, &peer));
+            let refusal = refuse(&error, request_id);
+            return Err(Box::new(
+                self.account_for(call, refusal, Duration::ZERO).await,
+            ));
+        }
         let limit = Duration::from_millis(self.app.limits.request_ms);
         let time = patience.map_or(limit, |t| t.min(limit));
         let arrival = Arrival {
@@ -377,6 +314,18 @@ impl Shared {
                     self.account_for(call, refusal, Duration::ZERO).await,
                 ))
             }
+        }
+    }
+
+    /// A certificate that was issued here must still be good.
+    async fn stands(&self, peer: &Peer, caller: &Caller) -> Result<(), Error> {
+        let Some(certificate) = &peer.certificate else {
+            return Ok(());
+        };
+        let look_up = || pki::standing(&self.app, caller, certificate);
+        match peer.standing.get_or_try_init(look_up).await? {
+            Some(standing) => standing.check(&self.app, self.app.clock.now_ms()),
+            None => Ok(()),
         }
     }
 

@@ -12,6 +12,7 @@ mod guard;
 mod keys;
 mod pki;
 mod pki_admin;
+mod rpcs;
 mod status;
 mod stream;
 
@@ -31,7 +32,7 @@ use tonic::transport::{Server, server::Router};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::layer::util::{Identity, Stack};
 
-pub use guard::{AUDITED_RPCS, rpc_name};
+pub use rpcs::{AUDITED_RPCS, rpc_name};
 pub use status::status;
 
 use self::{

@@ -8,9 +8,7 @@
 use std::sync::Arc;
 
 use keywright_hsm::KeySpec;
-use keywright_pki::{
-    CaRequest, Certificate, Draft, IssuerCert, Serial, SubjectKey, Unsigned, Urls,
-};
+use keywright_pki::{CaRequest, Certificate, Draft, KeyReuse, Serial, SubjectKey, Unsigned, Urls};
 use sha2::{Digest, Sha256};
 use tracing::info;
 
@@ -57,17 +55,6 @@ pub struct Committed {
     pub authority: Arc<Authority>,
     /// For an external root.
     pub csr: Option<Vec<u8>>,
-}
-
-/// The certificate that an external root made.
-#[derive(Debug)]
-pub struct ImportIssuer {
-    /// Of which ceremony.
-    pub id: IssuerId,
-    /// DER.
-    pub certificate: Vec<u8>,
-    /// From the one above up to and with the root.
-    pub chain: Vec<Vec<u8>>,
 }
 
 /// Profile under which authorities' own certificates are on record; no profile can have
@@ -224,65 +211,6 @@ pub async fn commit_ceremony(app: &Arc<App>, call: &mut Call, id: IssuerId) -> R
     Ok(Committed { authority, csr })
 }
 
-/// Takes the certificate that an external root made for our CSR.
-///
-/// # Errors
-/// [`Reason::InvalidArgument`] when it is not for this key, not a CA's, or does not
-/// follow from the chain that came with it, permission, store.
-pub async fn import_issuer(
-    app: &Arc<App>,
-    call: &mut Call,
-    request: ImportIssuer,
-) -> Result<Arc<Authority>> {
-    let grant = call.grant::<act::CommitCeremony>(app, None)?;
-    let change = app.authorities.begin_change().await;
-    let waiting = on_record(app, grant.tenant(), request.id)?;
-    if waiting.issuer.stage != Stage::Waiting {
-        return Err(Error::new(
-            Reason::IssuerState,
-            "this ceremony does not wait for a certificate",
-        ));
-    }
-    call.entry
-        .detail
-        .insert("issuer", waiting.issuer.name.to_string());
-    let refused = |text: String| Error::field(Reason::InvalidArgument, "certificate_der", text);
-    let all: Vec<&[u8]> = std::iter::once(&request.certificate)
-        .chain(&request.chain)
-        .map(Vec::as_slice)
-        .collect();
-    if request.chain.is_empty() {
-        return Err(refused(
-            "its chain up to and with the root is missing".into(),
-        ));
-    }
-    let read = IssuerCert::from_chain(&all).map_err(|e| refused(e.to_string()))?;
-    let key = waiting
-        .issuer
-        .key
-        .public()
-        .map_or(&[][..], |key| key.spki());
-    if read.key().spki() != key {
-        return Err(refused(
-            "it is for another key than this authority's".into(),
-        ));
-    }
-    if read.not_after() < seconds(call.now_ms) {
-        return Err(refused("it has expired".into()));
-    }
-    let mut next = waiting.issuer.clone();
-    next.certificate = request.certificate;
-    next.chain = request.chain;
-    next.stage = Stage::Active;
-    next.usage = Usage {
-        issue: true,
-        crl: true,
-    };
-    next.revision = Revision(next.revision.0 + 1);
-    app.store.change_issuer(&next).await.map_err(changed)?;
-    change.publish_issuer(next)
-}
-
 /// What will be signed.
 enum Drafted {
     Certificate(Box<Unsigned<Certificate>>),
@@ -370,6 +298,7 @@ async fn certify(
         .write(Write::Begin {
             intended: Box::new(intended),
             requests_since_ms: 0,
+            reuse: KeyReuse::Forbid,
         })
         .await?;
     // A plan is signed once: an earlier attempt of which nothing is known may have been.
@@ -482,7 +411,7 @@ async fn take_back(app: &App, call: &Call, issuer: &Issuer) {
     }
 }
 
-fn on_record(app: &App, tenant: TenantId, id: IssuerId) -> Result<Arc<Authority>> {
+pub(super) fn on_record(app: &App, tenant: TenantId, id: IssuerId) -> Result<Arc<Authority>> {
     app.authorities
         .issuer_by_id(tenant, id)
         .ok_or_else(|| Error::new(Reason::IssuerNotFound, "there is no ceremony with this id"))
@@ -510,7 +439,7 @@ fn taken(e: crate::store::StoreError) -> Error {
     }
 }
 
-fn changed(e: crate::store::StoreError) -> Error {
+pub(super) fn changed(e: crate::store::StoreError) -> Error {
     match e {
         crate::store::StoreError::Conflict => Error::new(
             Reason::Conflict,

@@ -3,10 +3,13 @@
 //! What is not on record is not signed, and what was begun runs to its end even if nobody
 //! waits for it any more.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use keywright_pki::{
-    Certificate, Csr, Draft, Identity, IssuerFacts, Plan, Request, San, Serial, Unsigned,
+    Certificate, Csr, Draft, Identity, IssuerFacts, Plan, Refusal, Request, San, Serial, Unsigned,
 };
 use sha2::{Digest, Sha256};
 
@@ -56,25 +59,6 @@ pub struct Issued {
     pub replayed: bool,
 }
 
-/// What would come of it.
-#[derive(Debug)]
-pub struct Dry {
-    /// Under which version of which profile.
-    pub profile: String,
-    /// Who would sign.
-    pub issuer: String,
-    /// What it would name.
-    pub names: Vec<String>,
-    /// Why not; empty: it would be issued.
-    pub violations: Vec<String>,
-    /// Unix seconds; 0 where it does not come to that.
-    pub not_before: u64,
-    /// Unix seconds, inclusive.
-    pub not_after: u64,
-    /// With a serial that is used for nothing.
-    pub tbs: Vec<u8>,
-}
-
 /// A request that has a permit.
 pub(super) struct Wanted {
     pub(super) tenant: TenantId,
@@ -94,6 +78,8 @@ pub(super) struct Wanted {
 const REQUEST_KEY_MS: i64 = 24 * 60 * 60 * 1000;
 /// Two random serials of 128 bits never meet; a broken generator is not asked for ever.
 const SERIALS: usize = 3;
+/// How often a certificate that another request is making is looked for.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Signs one CSR.
 ///
@@ -107,44 +93,6 @@ pub async fn sign_csr(app: &Arc<App>, call: &mut Call, request: SignCsr) -> Resu
     let profile = Arc::clone(permit.profile());
     let wanted = wanted(&call.caller, profile, request)?;
     issue(app, call, wanted).await
-}
-
-/// What [`sign_csr`] would do. Nothing is signed or stored.
-///
-/// # Errors
-/// What is wrong with the request itself, and permission; what the profile or a rule
-/// refuses is part of the answer.
-pub async fn dry_run(app: &Arc<App>, call: &mut Call, request: SignCsr) -> Result<Dry> {
-    let permit =
-        call.open_profile::<act::IssueCertificate>(app, &request.profile, request.version)?;
-    let profile = Arc::clone(permit.profile());
-    let wanted = wanted(&call.caller, profile, request)?;
-    let authority = issuer(app, &wanted)?;
-    let mut dry = Dry {
-        profile: profile_label(&wanted.profile),
-        issuer: authority.issuer.name.to_string(),
-        names: wanted.sans.iter().map(ToString::to_string).collect(),
-        violations: Vec::new(),
-        not_before: 0,
-        not_after: 0,
-        tbs: Vec::new(),
-    };
-    match plan(app, &authority, &wanted, call.now_ms)? {
-        Err(violations) => dry.violations = violations,
-        Ok(plan) => {
-            dry.names = plan.sans.iter().map(ToString::to_string).collect();
-            (dry.not_before, dry.not_after) = (plan.not_before, plan.not_after);
-            let draft = draft(&authority, plan)?;
-            dry.tbs = draft.tbs().to_vec();
-            if let Err(findings) = draft.lint(seconds(call.now_ms)) {
-                dry.violations = findings
-                    .iter()
-                    .map(|f| format!("{} {}", f.rule, f.message))
-                    .collect();
-            }
-        }
-    }
-    Ok(dry)
 }
 
 /// Many at once, each by itself: one durable write serves many of them.
@@ -183,7 +131,7 @@ pub async fn sign_csr_batch(
     Ok(outcomes)
 }
 
-fn wanted(caller: &Caller, profile: Arc<Profile>, request: SignCsr) -> Result<Wanted> {
+pub(super) fn wanted(caller: &Caller, profile: Arc<Profile>, request: SignCsr) -> Result<Wanted> {
     let csr = Csr::from_der(&request.csr)
         .map_err(|e| Error::field(Reason::CsrRefused, "csr_der", e.to_string()))?;
     Ok(Wanted {
@@ -250,11 +198,17 @@ async fn issue_within(
         let begin = Write::Begin {
             intended: Box::new(intended.clone()),
             requests_since_ms: now_ms - REQUEST_KEY_MS,
+            reuse: wanted.profile.rules.key_reuse(),
         };
         return match app.authorities.ledger().write(begin).await? {
             Written::Done => finish(app, deadline, &authority, intended, unsigned).await,
             Written::SerialTaken => continue,
-            Written::Known(record) => replay(app, detail, &wanted, *record),
+            Written::Known(record) => replay(app, deadline, detail, &wanted, *record).await,
+            Written::KeyUsed => Err(Error::field(
+                Reason::KeyBlocked,
+                "csr_der",
+                "this public key was certified before and its profile wants another now; make another key",
+            )),
             Written::Blocked => Err(Error::new(
                 Reason::KeyBlocked,
                 "this public key is blocked and never certified again; make another key",
@@ -317,13 +271,23 @@ async fn finish(
     })
 }
 
-/// An idempotency key that was used before.
-fn replay(
+/// An idempotency key that was used before. What another request is just making is
+/// waited for.
+async fn replay(
     app: &App,
+    deadline: Instant,
     detail: &mut Detail,
     wanted: &Wanted,
-    record: CertificateRecord,
+    mut record: CertificateRecord,
 ) -> Result<Issued> {
+    while record.state == CertificateState::Intended && Instant::now() + LOOK_AGAIN < deadline {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        let name = &record.intended.name;
+        match app.store.certificate(wanted.tenant, name).await? {
+            Some(now) if !now.intended.request_key.is_empty() => record = now,
+            _ => break,
+        }
+    }
     let first = &record.intended;
     if first.request_sha256 != wanted.request_sha256 {
         return Err(Error::field(
@@ -346,7 +310,7 @@ fn replay(
                 Reason::Busy,
                 "a request with this idempotency key is being worked on; try again",
             )
-            .retry_after(std::time::Duration::from_millis(200)));
+            .retry_after(Duration::from_millis(200)));
         }
     }
     let authority = app
@@ -360,7 +324,7 @@ fn replay(
 }
 
 /// The first issuer of the profile that signs now; never a root.
-fn issuer(app: &App, wanted: &Wanted) -> Result<Arc<Authority>> {
+pub(super) fn issuer(app: &App, wanted: &Wanted) -> Result<Arc<Authority>> {
     let names = wanted.profile.rules.issuers();
     let usable = |name: &String| {
         let name = AuthorityName::parse(name).ok()?;
@@ -382,7 +346,7 @@ fn issuer(app: &App, wanted: &Wanted) -> Result<Arc<Authority>> {
 }
 
 /// Every field fixed, or every reason why not.
-fn plan(
+pub(super) fn plan(
     app: &App,
     authority: &Authority,
     wanted: &Wanted,
@@ -413,14 +377,26 @@ fn plan(
             urls: spec.urls(spec.shard_of(&serial)),
         },
     };
-    Ok(wanted
-        .profile
-        .rules
-        .prepare(&request)
-        .map_err(|refusal| refusal.0.iter().map(ToString::to_string).collect()))
+    let prepared = wanted.profile.rules.prepare(&request);
+    // Who could certify the key of an authority, of whatever tenant, could speak for it.
+    let key = wanted.csr.key().spki();
+    let all = app.authorities.all_issuers();
+    let is_an_authoritys = all
+        .iter()
+        .any(|a| a.issuer.key.public().is_some_and(|own| own.spki() == key));
+    if !is_an_authoritys {
+        return Ok(prepared.map_err(|refusal| violations(&refusal)));
+    }
+    let mut against = prepared.map_or_else(|refusal| violations(&refusal), |_| Vec::new());
+    against.push("the CSR's key is that of an authority here; make another key".into());
+    Ok(Err(against))
 }
 
-fn draft(authority: &Authority, plan: Plan) -> Result<Draft<'_>> {
+fn violations(refusal: &Refusal) -> Vec<String> {
+    refusal.0.iter().map(ToString::to_string).collect()
+}
+
+pub(super) fn draft(authority: &Authority, plan: Plan) -> Result<Draft<'_>> {
     let Some(certificate) = &authority.certificate else {
         return Err(Error::internal(
             "an issuer without a certificate was chosen",

@@ -4,24 +4,29 @@
 mod ceremony;
 mod certificates;
 mod crl;
+mod dry_run;
+mod import;
 mod issue;
 mod issuers;
 mod profiles;
 mod renew;
 mod revoke;
 mod signer;
+mod standing;
 
 pub use ceremony::{
-    ApproveCeremony, Committed, ImportIssuer, Planned, approve_ceremony, commit_ceremony,
-    import_issuer, plan_ceremony,
+    ApproveCeremony, Committed, Planned, approve_ceremony, commit_ceremony, plan_ceremony,
 };
 pub use certificates::{Certificates, Find, Found, get_certificate, search};
 pub use crl::{Crl, get_crl, publish, publish_crls, published, shards};
-pub use issue::{Dry, Issued, SignCsr, dry_run, sign_csr, sign_csr_batch};
+pub use dry_run::{Dry, dry_run};
+pub use import::{ImportIssuer, import_issuer};
+pub use issue::{Issued, SignCsr, sign_csr, sign_csr_batch};
 pub use issuers::{SetUsage, bundle, list_issuers, set_issuer_usage};
 pub use profiles::{get_profile, list_profiles, put_profile, retire_profile};
 pub use renew::{Renew, Renewed, renew};
 pub use revoke::{Revoke, Revoked, Target, block_key, revoke};
+pub use standing::{Standing, standing};
 
 use crate::{
     authority::{Ceremony, CertificateRef, Issuer},

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use keywright_pki::{Approval, AuthMethod};
+
 use super::ceremony::CEREMONY;
 use crate::{
     authority::{AuthorityName, Profile, ProfileRecord},
@@ -27,6 +29,7 @@ pub async fn put_profile(app: &Arc<App>, call: &mut Call, text: String) -> Resul
             "the name {CEREMONY} is taken for the certificates of authorities"
         )));
     }
+    kept(&rules).map_err(|text| refused(text.into()))?;
     let version = rules.version();
     call.entry
         .detail
@@ -109,6 +112,23 @@ pub async fn retire_profile(
     app.authorities
         .any_profile(tenant, name, None)
         .ok_or_else(no_such_profile)
+}
+
+/// A profile says nothing that nobody keeps.
+fn kept(rules: &keywright_pki::Profile) -> std::result::Result<(), &'static str> {
+    let authz = rules.authz();
+    if !authz.require.contains(&AuthMethod::Mtls) {
+        return Err("authz.require: callers come with client certificates only; use [\"mtls\"]");
+    }
+    if authz.approve != Approval::None {
+        return Err(
+            "authz.approve: approval of single certificates is not offered; use \"none\" and let fewer identities use the profile",
+        );
+    }
+    if authz.rate.is_some() {
+        return Err("authz.rate: rates for single callers are not offered; leave it out");
+    }
+    Ok(())
 }
 
 fn no_such_profile() -> Error {

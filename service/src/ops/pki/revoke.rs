@@ -176,7 +176,7 @@ async fn revoke_one(app: &App, name: &CertificateRef, revocation: Revocation) ->
     };
     let done = app.authorities.ledger().write(write).await? == Written::Done;
     if done {
-        app.authorities.crl_is_due(name.issuer);
+        app.authorities.revoked(name);
     }
     Ok(done)
 }
@@ -192,7 +192,7 @@ async fn target(
             let info = CertificateInfo::from_der(der).map_err(|e| {
                 Error::field(Reason::InvalidArgument, "certificate_der", e.to_string())
             })?;
-            (by_subject(app, tenant, &info), info.serial)
+            (app.authorities.issuer_of(tenant, &info), info.serial)
         }
     };
     let authority = authority.ok_or_else(no_such_certificate)?;
@@ -209,21 +209,6 @@ async fn target(
         return Err(no_such_certificate());
     }
     Ok((authority, record))
-}
-
-/// The authority that a certificate names as its issuer.
-pub(super) fn by_subject(
-    app: &App,
-    tenant: TenantId,
-    info: &CertificateInfo,
-) -> Option<Arc<Authority>> {
-    let is = |a: &Arc<Authority>| {
-        a.certificate.as_ref().is_some_and(|c| {
-            c.subject_der() == info.issuer_der
-                && info.aki.as_deref().is_none_or(|aki| aki == c.ski())
-        })
-    };
-    app.authorities.issuers_of(tenant).into_iter().find(is)
 }
 
 /// The CSR is signed with the certificate's key and says what it is for, so that no CSR

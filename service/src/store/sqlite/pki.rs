@@ -1,13 +1,14 @@
 //! The PKI's tables in SQLite.
 
+mod write;
+
 use async_trait::async_trait;
-use sqlx::{Any, Transaction};
 
 use super::{SqliteStore, taken, unavailable};
 use crate::{
     authority::{
-        AuthorityName, CertificateRecord, CertificateRef, CrlRecord, Intended, Issuer, IssuerId,
-        ProfileRecord, Revocation, Spki,
+        AuthorityName, CertificateRecord, CertificateRef, CrlRecord, Issuer, IssuerId,
+        ProfileRecord, Spki,
     },
     key::TenantId,
     store::{
@@ -175,19 +176,24 @@ impl PkiStore for SqliteStore {
     async fn write_certificates(&self, writes: &[Write]) -> Result<Vec<Written>> {
         let mut tx = self.write().await?;
         let mut written = Vec::with_capacity(writes.len());
-        for write in writes {
-            written.push(match write {
+        for one in writes {
+            written.push(match one {
                 Write::Begin {
                     intended,
                     requests_since_ms,
-                } => begin(&mut tx, intended, *requests_since_ms).await?,
-                Write::Finish { name, certificate } => finish(&mut tx, name, certificate).await?,
-                Write::Fail { name } => fail(&mut tx, name).await?,
+                    reuse,
+                } => write::begin(&mut tx, intended, *requests_since_ms, *reuse).await?,
+                Write::Finish { name, certificate } => {
+                    write::finish(&mut tx, name, certificate).await?
+                }
+                Write::Fail { name } => write::fail(&mut tx, name).await?,
                 Write::Lose { name } => {
-                    clear_request(&mut tx, name).await?;
+                    write::clear_request(&mut tx, name).await?;
                     Written::Done
                 }
-                Write::Revoke { name, revocation } => revoke(&mut tx, name, revocation).await?,
+                Write::Revoke { name, revocation } => {
+                    write::revoke(&mut tx, name, revocation).await?
+                }
             });
         }
         tx.commit().await.map_err(unavailable)?;
@@ -348,160 +354,4 @@ fn one(rows: u64) -> Result<()> {
 fn sql(condition: &str) -> sqlx::AssertSqlSafe<String> {
     // Both halves are constants of this file.
     sqlx::AssertSqlSafe(format!("{CERTIFICATE} {condition}"))
-}
-
-async fn begin(
-    tx: &mut Transaction<'static, Any>,
-    intended: &Intended,
-    requests_since_ms: i64,
-) -> Result<Written> {
-    if !intended.request_key.is_empty() {
-        let known: Option<CertificateRow> = sqlx::query_as(sql(
-            "WHERE tenant_id = $1 AND requested_by = $2 AND request_key = $3",
-        ))
-        .bind(intended.tenant.0.to_vec())
-        .bind(intended.requested_by.clone())
-        .bind(intended.request_key.clone())
-        .fetch_optional(&mut **tx)
-        .await
-        .map_err(unavailable)?;
-        if let Some(known) = known {
-            let known = known.certificate()?;
-            if known.intended.created_ms >= requests_since_ms {
-                return Ok(Written::Known(Box::new(known)));
-            }
-            clear_request(tx, &known.intended.name).await?;
-        }
-    }
-    let blocked: Option<i64> = sqlx::query_scalar(
-        "SELECT created_ms FROM blocked_keys WHERE tenant_id = $1 AND spki_sha256 = $2",
-    )
-    .bind(intended.tenant.0.to_vec())
-    .bind(intended.spki.to_vec())
-    .fetch_optional(&mut **tx)
-    .await
-    .map_err(unavailable)?;
-    if blocked.is_some() {
-        return Ok(Written::Blocked);
-    }
-    insert(tx, intended).await
-}
-
-async fn insert(tx: &mut Transaction<'static, Any>, intended: &Intended) -> Result<Written> {
-    let inserted = sqlx::query(
-        "INSERT INTO certificates (issuer_id, serial, tenant_id, state, profile,
-             profile_version, der, spki_sha256, names, not_before_ms, not_after_ms, shard,
-             requested_by, request_key, request_sha256, lineage, created_ms, revoked_ms,
-             reason, invalidity_ms)
-         VALUES ($1, $2, $3, 'intended', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
-             $15, $16, 0, 0, 0)
-         ON CONFLICT DO NOTHING",
-    )
-    .bind(intended.name.issuer.0.to_vec())
-    .bind(intended.name.serial.as_bytes().to_vec())
-    .bind(intended.tenant.0.to_vec())
-    .bind(intended.profile.as_str().to_owned())
-    .bind(i64::from(intended.profile_version))
-    .bind(intended.tbs.clone())
-    .bind(intended.spki.to_vec())
-    .bind(list_text(&intended.names))
-    .bind(intended.not_before_ms)
-    .bind(intended.not_after_ms)
-    .bind(i64::from(intended.shard))
-    .bind(intended.requested_by.clone())
-    .bind(intended.request_key.clone())
-    .bind(intended.request_sha256.to_vec())
-    .bind(intended.lineage.clone())
-    .bind(intended.created_ms)
-    .execute(&mut **tx)
-    .await
-    .map_err(unavailable)?;
-    if inserted.rows_affected() != 1 {
-        return Ok(Written::SerialTaken);
-    }
-    for name in &intended.names {
-        sqlx::query(
-            "INSERT INTO certificate_names (tenant_id, name, issuer_id, serial)
-             VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-        )
-        .bind(intended.tenant.0.to_vec())
-        .bind(name.clone())
-        .bind(intended.name.issuer.0.to_vec())
-        .bind(intended.name.serial.as_bytes().to_vec())
-        .execute(&mut **tx)
-        .await
-        .map_err(unavailable)?;
-    }
-    Ok(Written::Done)
-}
-
-async fn clear_request(tx: &mut Transaction<'static, Any>, name: &CertificateRef) -> Result<()> {
-    sqlx::query("UPDATE certificates SET request_key = '' WHERE issuer_id = $1 AND serial = $2")
-        .bind(name.issuer.0.to_vec())
-        .bind(name.serial.as_bytes().to_vec())
-        .execute(&mut **tx)
-        .await
-        .map_err(unavailable)?;
-    Ok(())
-}
-
-async fn finish(
-    tx: &mut Transaction<'static, Any>,
-    name: &CertificateRef,
-    certificate: &[u8],
-) -> Result<Written> {
-    let changed = sqlx::query(
-        "UPDATE certificates SET state = 'issued', der = $1
-         WHERE issuer_id = $2 AND serial = $3 AND state = 'intended'",
-    )
-    .bind(certificate.to_vec())
-    .bind(name.issuer.0.to_vec())
-    .bind(name.serial.as_bytes().to_vec())
-    .execute(&mut **tx)
-    .await
-    .map_err(unavailable)?;
-    Ok(done(changed.rows_affected()))
-}
-
-async fn fail(tx: &mut Transaction<'static, Any>, name: &CertificateRef) -> Result<Written> {
-    let changed = sqlx::query(
-        "UPDATE certificates SET state = 'failed', request_key = ''
-         WHERE issuer_id = $1 AND serial = $2 AND state = 'intended'",
-    )
-    .bind(name.issuer.0.to_vec())
-    .bind(name.serial.as_bytes().to_vec())
-    .execute(&mut **tx)
-    .await
-    .map_err(unavailable)?;
-    Ok(done(changed.rows_affected()))
-}
-
-async fn revoke(
-    tx: &mut Transaction<'static, Any>,
-    name: &CertificateRef,
-    revocation: &Revocation,
-) -> Result<Written> {
-    let changed = sqlx::query(
-        // One that was begun and never finished may have been signed all the same.
-        "UPDATE certificates SET state = 'revoked', revoked_ms = $1, reason = $2,
-             invalidity_ms = $3, der = CASE state WHEN 'issued' THEN der ELSE x'' END
-         WHERE issuer_id = $4 AND serial = $5 AND state IN ('issued', 'intended')",
-    )
-    .bind(revocation.revoked_ms)
-    .bind(i64::from(revocation.reason.code()))
-    .bind(revocation.invalidity_ms.unwrap_or(0))
-    .bind(name.issuer.0.to_vec())
-    .bind(name.serial.as_bytes().to_vec())
-    .execute(&mut **tx)
-    .await
-    .map_err(unavailable)?;
-    Ok(done(changed.rows_affected()))
-}
-
-fn done(rows: u64) -> Written {
-    if rows == 1 {
-        Written::Done
-    } else {
-        Written::NotThere
-    }
 }

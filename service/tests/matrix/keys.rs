@@ -1,68 +1,17 @@
-//! Who may call what: every RPC of the descriptor × every role × own and other tenant.
-//! A new RPC without a row fails.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    clippy::too_many_lines,
-    clippy::useless_vec,
-    reason = "this is a test"
-)]
-
-mod common;
+//! One call for each RPC of the services Crypto and Keys.
 
 use bytes::Bytes;
-use common::{Appliance, ROLES, as_status, encrypt, reason};
 use keywright_client::{Client, proto};
 use keywright_hsm::{KeySpec, Oaep, PublicKey, RsaBits};
-use keywright_proto::DESCRIPTORS;
-use keywright_service::api::grpc::{AUDITED_RPCS, rpc_name};
-use prost::Message;
-use prost_types::FileDescriptorSet;
 use tokio_stream::once;
-use tonic::{Code, Status};
+use tonic::Status;
 
-/// Roles that may call an RPC on a key of their own tenant, in the order of [`ROLES`]:
-/// key-user, key-admin, rewrapper, auditor, node-operator, everything.
-const MATRIX: [(&str, [bool; 6]); 27] = [
-    ("Crypto.Encrypt", [Y, N, N, N, N, Y]),
-    ("Crypto.Decrypt", [Y, N, N, N, N, Y]),
-    ("Crypto.Rewrap", [N, N, Y, N, N, Y]),
-    ("Crypto.Reencrypt", [Y, N, N, N, N, Y]),
-    ("Crypto.GenerateRandom", [Y, N, N, N, N, Y]),
-    ("Keys.CreateKey", [N, Y, N, N, N, Y]),
-    ("Keys.GetKey", [Y, Y, Y, Y, N, Y]),
-    ("Keys.ListKeys", [Y, Y, Y, Y, N, Y]),
-    ("Keys.RotateKey", [N, Y, N, N, N, Y]),
-    ("Keys.GetKeyEvidence", [N, Y, N, Y, N, Y]),
-    ("Keys.ChangeState", [N, Y, N, N, N, Y]),
-    ("Keys.GetPublicKey", [Y, Y, N, Y, N, Y]),
-    ("Crypto.Sign", [Y, N, N, N, N, Y]),
-    ("Crypto.Verify", [Y, N, N, Y, N, Y]),
-    ("Crypto.Mac", [Y, N, N, N, N, Y]),
-    ("Crypto.VerifyMac", [Y, N, N, N, N, Y]),
-    ("Crypto.AsymmetricDecrypt", [Y, N, N, N, N, Y]),
-    ("Crypto.GenerateDataKeys", [Y, N, N, N, N, Y]),
-    ("Crypto.DecryptDataKeys", [Y, N, N, N, N, Y]),
-    ("Crypto.EncryptStream", [Y, N, N, N, N, Y]),
-    ("Crypto.DecryptStream", [Y, N, N, N, N, Y]),
-    ("Crypto.RewrapStream", [N, N, Y, N, N, Y]),
-    ("Crypto.SignStream", [Y, N, N, N, N, Y]),
-    ("Keys.UpdateKey", [N, Y, N, N, N, Y]),
-    ("Keys.ScheduleDestruction", [N, Y, N, N, N, Y]),
-    ("Keys.CancelDestruction", [N, Y, N, N, N, Y]),
-    ("Keys.Explain", [Y, Y, Y, Y, N, Y]),
-];
-const Y: bool = true;
-const N: bool = false;
+use crate::common::{Appliance, as_status, encrypt};
 
-const KEY: &str = "matrix/key";
+pub(crate) const KEY: &str = "matrix/key";
 
 /// The key an RPC is tried on.
-fn key_of(rpc: &str) -> &'static str {
+pub(crate) fn key_of(rpc: &str) -> &'static str {
     match rpc {
         "Keys.GetPublicKey" | "Crypto.Sign" | "Crypto.Verify" | "Crypto.SignStream" => {
             "matrix/sign"
@@ -77,7 +26,7 @@ fn key_of(rpc: &str) -> &'static str {
 
 /// What the keys of this test protected.
 #[derive(Clone)]
-struct Sample {
+pub(crate) struct Sample {
     header: Bytes,
     item: Bytes,
     wrapped: Bytes,
@@ -86,7 +35,7 @@ struct Sample {
 
 impl Sample {
     /// Makes the keys of tenant red, and something under each.
-    async fn make(it: &Appliance) -> Self {
+    pub(crate) async fn make(it: &Appliance) -> Self {
         it.create("red", KEY).await;
         let admin = it.client("red", "admin").await;
         for (name, spec, key_use) in [
@@ -146,7 +95,7 @@ impl Sample {
     }
 
     /// The same, said to be of a key nobody has.
-    fn of_nobody(&self) -> Self {
+    pub(crate) fn of_nobody(&self) -> Self {
         let other = |header: &Bytes| {
             let mut header = header.to_vec();
             header[4..20].copy_from_slice(&[0xee; 16]);
@@ -156,48 +105,6 @@ impl Sample {
             header: other(&self.header),
             wrapped: other(&self.wrapped),
             ..self.clone()
-        }
-    }
-}
-
-/// Every RPC of `keywright.v1`, as `Service.Method`.
-fn rpcs() -> Vec<String> {
-    let set = FileDescriptorSet::decode(DESCRIPTORS).unwrap();
-    let ours = set.file.iter().filter(|f| f.package() == "keywright.v1");
-    ours.flat_map(|f| &f.service)
-        .flat_map(|s| {
-            s.method
-                .iter()
-                .map(|m| format!("{}.{}", s.name(), m.name()))
-        })
-        .collect()
-}
-
-#[test]
-fn every_rpc_has_a_row_and_a_name_in_the_audit_log() {
-    let mut rows: Vec<&str> = MATRIX.iter().map(|(rpc, _)| *rpc).collect();
-    let mut rpcs = rpcs();
-    rows.sort_unstable();
-    rpcs.sort_unstable();
-    assert_eq!(rows, rpcs);
-    for rpc in &rpcs {
-        let path = format!("/keywright.v1.{}", rpc.replace('.', "/"));
-        assert_ne!(rpc_name(&path), "Unknown", "{path}");
-    }
-    assert_eq!(AUDITED_RPCS.len(), rpcs.len());
-}
-
-#[test]
-fn no_message_lets_a_caller_choose_a_nonce_or_bring_a_key() {
-    let set = FileDescriptorSet::decode(DESCRIPTORS).unwrap();
-    for message in set.file.iter().flat_map(|f| &f.message_type) {
-        for field in &message.field {
-            for word in ["nonce", "iv", "salt", "dek", "secret", "pin"] {
-                // A length out of three, not a salt.
-                let a_length = field.name() == "pss_salt";
-                let hit = !a_length && field.name().split('_').any(|part| part == word);
-                assert!(!hit, "{}.{}", message.name(), field.name());
-            }
         }
     }
 }
@@ -227,7 +134,12 @@ async fn only<T>(answers: tonic::Response<tonic::Streaming<T>>) -> Result<T, Sta
 }
 
 /// What an RPC answers to a caller; creating is done under a fresh name.
-async fn call(client: &Client, rpc: &str, key: &str, sample: &Sample) -> Result<(), Status> {
+pub(crate) async fn call(
+    client: &Client,
+    rpc: &str,
+    key: &str,
+    sample: &Sample,
+) -> Result<(), Status> {
     let name = key.to_owned();
     let Sample {
         header,
@@ -471,92 +383,4 @@ async fn call(client: &Client, rpc: &str, key: &str, sample: &Sample) -> Result<
         }
         other => panic!("{other} has no call in this test"),
     }
-}
-
-#[tokio::test]
-async fn every_rpc_for_every_role_in_its_own_and_the_other_tenant() {
-    let it = Appliance::start().await;
-    let sample = Sample::make(&it).await;
-    for (rpc, roles) in MATRIX {
-        for (n, ((role, name), allowed)) in ROLES.iter().zip(roles).enumerate() {
-            let key = if rpc == "Keys.CreateKey" {
-                format!("created/by-{n}")
-            } else {
-                key_of(rpc).into()
-            };
-            let own = call(&it.client("red", name).await, rpc, &key, &sample).await;
-            assert_eq!(
-                own.is_ok(),
-                allowed,
-                "{rpc} as {role} in its own tenant: {own:?}"
-            );
-            if let Err(e) = own {
-                let expected = [Code::PermissionDenied, Code::NotFound];
-                assert!(expected.contains(&e.code()), "{rpc} as {role}: {e:?}");
-            }
-            // The other tenant: whatever the role, the key is not there.
-            if !matches!(rpc, "Crypto.GenerateRandom" | "Keys.CreateKey") {
-                let other = call(&it.client("blue", name).await, rpc, &key, &sample).await;
-                let e = other.unwrap_err();
-                assert!(
-                    matches!(e.code(), Code::NotFound | Code::PermissionDenied),
-                    "{rpc} as {role} of the other tenant: {e:?}"
-                );
-            }
-        }
-        let nobody = call(&it.client("red", "nobody").await, rpc, "new/key", &sample).await;
-        assert!(nobody.is_err(), "{rpc} without any role");
-    }
-}
-
-/// To whoever may not see a key, it looks exactly like one that does not exist.
-#[tokio::test]
-async fn a_missing_key_and_a_forbidden_one_look_alike() {
-    let it = Appliance::start().await;
-    let sample = Sample::make(&it).await;
-    let of_nobody = sample.of_nobody();
-    for (tenant, name) in [
-        ("blue", "developer"),
-        ("blue", "user"),
-        ("red", "nobody"),
-        ("red", "node"),
-    ] {
-        let client = it.client(tenant, name).await;
-        for (rpc, _) in MATRIX {
-            if matches!(
-                rpc,
-                "Crypto.GenerateRandom" | "Keys.CreateKey" | "Keys.ListKeys"
-            ) {
-                continue;
-            }
-            let forbidden = call(&client, rpc, key_of(rpc), &sample).await.unwrap_err();
-            let missing = call(&client, rpc, "no/such/key", &of_nobody)
-                .await
-                .unwrap_err();
-            let said = |e: &Status| (e.code(), reason(e), e.message().to_owned());
-            assert_eq!(said(&forbidden), said(&missing), "{rpc} as {tenant}/{name}");
-            assert_eq!(
-                reason(&missing),
-                "KEY_NOT_FOUND",
-                "{rpc} as {tenant}/{name}"
-            );
-        }
-    }
-    // Who may see it is told the truth.
-    let admin = it.client("red", "admin").await;
-    let e = admin
-        .crypto()
-        .encrypt(encrypt(KEY, &[b"x"]))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (e.code(), reason(&e).as_str()),
-        (Code::PermissionDenied, "PERMISSION_DENIED")
-    );
-    let e = admin
-        .crypto()
-        .encrypt(encrypt("no/such", &[b"x"]))
-        .await
-        .unwrap_err();
-    assert_eq!(reason(&e), "KEY_NOT_FOUND");
 }
