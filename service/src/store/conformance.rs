@@ -1,5 +1,7 @@
 //! What every [`Store`] must do; run against each engine.
 
+mod pki;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use keywright_hsm::{KeyProof, KeyRef, ObjectId, WrappedDek};
@@ -68,6 +70,7 @@ pub(crate) async fn run<S: Store, F: Future<Output = S>>(reopen: &impl Fn() -> F
     counters(&store).await;
     intents(&store).await;
     facts(&store).await;
+    pki::run(&store).await;
     drop(store);
     survives(&reopen().await).await;
 }

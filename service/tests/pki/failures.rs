@@ -12,7 +12,10 @@ use crate::common::{
 
 async fn issuer(it: &Appliance, name: &str) -> proto::Issuer {
     let pki = it.client("red", "pki").await;
-    let all = pki.pki_admin().list_issuers(proto::ListIssuersRequest {}).await;
+    let all = pki
+        .pki_admin()
+        .list_issuers(proto::ListIssuersRequest {})
+        .await;
     let all = all.unwrap().into_inner().issuers;
     all.into_iter().find(|i| i.name == name).unwrap()
 }
@@ -66,7 +69,10 @@ async fn an_issuer_that_is_stopped_or_has_lost_its_key_signs_nothing() {
     let_sign(&it, true).await;
     issued(&it, "red").await;
     let all = it.app.authorities.all_issuers();
-    let int = all.iter().find(|a| a.issuer.name.as_str() == "int-a").unwrap();
+    let int = all
+        .iter()
+        .find(|a| a.issuer.name.as_str() == "int-a")
+        .unwrap();
     it.device.lose_key(int.issuer.key.object);
     assert_ne!(refused(&it).await, "ISSUER_STATE");
     assert_eq!(issuer(&it, "int-a").await.alarm, "");
@@ -91,9 +97,14 @@ async fn the_lists_are_numbered_by_time_and_rise() {
     hierarchy(&it, "red").await;
     let first = crl(&it, "int-a", 0, 0).await;
     let (certificate, _) = issued(&it, "red").await;
-    crate::common::authority::revoke(&it, "red", &certificate, proto::RevocationReason::Superseded)
-        .await
-        .unwrap();
+    crate::common::authority::revoke(
+        &it,
+        "red",
+        &certificate,
+        proto::RevocationReason::Superseded,
+    )
+    .await
+    .unwrap();
     let next = crl(&it, "int-a", 0, 1).await;
     assert!(next.number > first.number);
     assert!(next.this_update_unix_ms >= first.this_update_unix_ms);

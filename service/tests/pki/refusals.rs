@@ -69,10 +69,14 @@ async fn a_weak_key_is_not_certified() {
             let (ok, said) = crate::openssl::run(dir.path(), &arguments);
             assert!(ok, "{said}");
         };
-        run(format!("genpkey -algorithm RSA -pkeyopt {options} -out k.pem"));
+        run(format!(
+            "genpkey -algorithm RSA -pkeyopt {options} -out k.pem"
+        ));
         run("req -new -key k.pem -subj /CN=x -outform DER -out k.csr".to_owned());
         let csr = std::fs::read(dir.path().join("k.csr")).unwrap();
-        let e = issue(&it, "red", "service", sign(csr.into())).await.unwrap_err();
+        let e = issue(&it, "red", "service", sign(csr.into()))
+            .await
+            .unwrap_err();
         assert_eq!(reason(&e), "CSR_REFUSED", "{e:?}");
         assert!(e.message().contains(says), "{says}: {}", e.message());
     }
@@ -160,14 +164,45 @@ async fn a_bad_profile_says_where() {
     hierarchy(&it, "red").await;
     let next = PROFILE.replace("version = 1", "version = 2");
     for (text, expected, says) in [
-        (next.replace("backdate", "x") + "[oops]\n", "TEXT_REFUSED", "oops"),
+        (
+            next.replace("backdate", "x") + "[oops]\n",
+            "TEXT_REFUSED",
+            "oops",
+        ),
         (PROFILE.to_owned(), "AUTHORITY_EXISTS", "next version"),
-        (PROFILE.replace("version = 1", "version = 3"), "AUTHORITY_EXISTS", "is 2, not 3"),
-        (next.replace("eku = [\"serverAuth\"", "ku = [\"keyCertSign\"]\neku = [\"serverAuth\""), "TEXT_REFUSED", "keyCertSign"),
-        (next.clone() + "[authz]\napprove = \"two-person\"\n", "TEXT_REFUSED", "authz.approve"),
-        (next.clone() + "[authz]\nrequire = [\"token\"]\n", "TEXT_REFUSED", "authz.require"),
-        (next.clone() + "[authz]\nrate = { per_principal = \"1/min\", burst = 1 }\n", "TEXT_REFUSED", "authz.rate"),
-        (PROFILE.replace("service-tls", "ceremony"), "TEXT_REFUSED", "ceremony"),
+        (
+            PROFILE.replace("version = 1", "version = 3"),
+            "AUTHORITY_EXISTS",
+            "is 2, not 3",
+        ),
+        (
+            next.replace(
+                "eku = [\"serverAuth\"",
+                "ku = [\"keyCertSign\"]\neku = [\"serverAuth\"",
+            ),
+            "TEXT_REFUSED",
+            "keyCertSign",
+        ),
+        (
+            next.clone() + "[authz]\napprove = \"two-person\"\n",
+            "TEXT_REFUSED",
+            "authz.approve",
+        ),
+        (
+            next.clone() + "[authz]\nrequire = [\"token\"]\n",
+            "TEXT_REFUSED",
+            "authz.require",
+        ),
+        (
+            next.clone() + "[authz]\nrate = { per_principal = \"1/min\", burst = 1 }\n",
+            "TEXT_REFUSED",
+            "authz.rate",
+        ),
+        (
+            PROFILE.replace("service-tls", "ceremony"),
+            "TEXT_REFUSED",
+            "ceremony",
+        ),
     ] {
         let e = put(&it, "red", &text).await.unwrap_err();
         assert_eq!(reason(&e), expected, "{e:?}");
@@ -177,8 +212,19 @@ async fn a_bad_profile_says_where() {
     // Retired: no version of it issues any more.
     let pki = it.client("red", "pki").await;
     let name = "service-tls".into();
-    let retired = pki.pki_admin().retire_profile(proto::RetireProfileRequest { name }).await;
-    assert!(retired.unwrap().into_inner().profile.unwrap().retired_unix_ms > 0);
+    let retired = pki
+        .pki_admin()
+        .retire_profile(proto::RetireProfileRequest { name })
+        .await;
+    assert!(
+        retired
+            .unwrap()
+            .into_inner()
+            .profile
+            .unwrap()
+            .retired_unix_ms
+            > 0
+    );
     let key = KeyPair::generate().unwrap();
     for profile in ["service-tls", "service-tls@1", "service-tls@9"] {
         let request = proto::SignCsrRequest {

@@ -47,7 +47,12 @@ async fn a_certificate_renews_itself_and_keeps_its_line() {
     let (first, key) = issued(&it, "red").await;
     let client = Client::connect(&holder(&it, &first, &key)).await.unwrap();
     let next_key = KeyPair::generate().unwrap();
-    let renewed = client.pki().renew(renewal(&next_key)).await.unwrap().into_inner();
+    let renewed = client
+        .pki()
+        .renew(renewal(&next_key))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(renewed.renewed, first.r#ref);
     let second = renewed.certificate.unwrap();
     let (a, b) = (
@@ -58,8 +63,15 @@ async fn a_certificate_renews_itself_and_keeps_its_line() {
     assert_ne!(a.spki_sha256, b.spki_sha256);
     // And the next one, over a restart.
     let it = it.restart().await;
-    let client = Client::connect(&holder(&it, &second, &next_key)).await.unwrap();
-    let renewed = client.pki().renew(renewal(&next_key)).await.unwrap().into_inner();
+    let client = Client::connect(&holder(&it, &second, &next_key))
+        .await
+        .unwrap();
+    let renewed = client
+        .pki()
+        .renew(renewal(&next_key))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(renewed.renewed, second.r#ref);
     // Who comes with a certificate of the configured CA has nothing to renew.
     let service = it.client("red", "service").await;
@@ -76,24 +88,36 @@ async fn a_revoked_or_expired_certificate_opens_no_door() {
     let before = Client::connect(&settings).await.unwrap();
     let bundle = proto::GetBundleRequest {};
     before.pki().get_bundle(bundle).await.unwrap();
-    revoke(&it, "red", &certificate, proto::RevocationReason::Superseded)
-        .await
-        .unwrap();
+    revoke(
+        &it,
+        "red",
+        &certificate,
+        proto::RevocationReason::Superseded,
+    )
+    .await
+    .unwrap();
     // Also on a connection that was there before; and after a restart.
     let it = {
         for client in [before, Client::connect(&settings).await.unwrap()] {
             let e = client.pki().renew(renewal(&key)).await.unwrap_err();
-            assert_eq!((e.code(), reason(&e).as_str()), (Code::Unauthenticated, "UNAUTHENTICATED"));
+            assert_eq!(
+                (e.code(), reason(&e).as_str()),
+                (Code::Unauthenticated, "UNAUTHENTICATED")
+            );
             assert!(e.message().contains("revoked"), "{e:?}");
         }
         it.restart().await
     };
-    let client = Client::connect(&holder(&it, &certificate, &key)).await.unwrap();
+    let client = Client::connect(&holder(&it, &certificate, &key))
+        .await
+        .unwrap();
     let e = client.pki().get_bundle(bundle).await.unwrap_err();
     assert!(e.message().contains("revoked"), "{e:?}");
 
     let (certificate, key) = issued(&it, "red").await;
-    let client = Client::connect(&holder(&it, &certificate, &key)).await.unwrap();
+    let client = Client::connect(&holder(&it, &certificate, &key))
+        .await
+        .unwrap();
     client.pki().get_bundle(bundle).await.unwrap();
     it.clock.advance_days(1);
     let e = client.pki().renew(renewal(&key)).await.unwrap_err();
@@ -117,7 +141,10 @@ async fn only_what_was_asked_for_by_the_one_it_names_is_an_identity() {
     };
     let forged = issue(&it, "red", "service", request).await.unwrap();
     let client = Client::connect(&holder(&it, &forged, &key)).await.unwrap();
-    let e = client.pki_admin().list_issuers(proto::ListIssuersRequest {}).await;
+    let e = client
+        .pki_admin()
+        .list_issuers(proto::ListIssuersRequest {})
+        .await;
     let e = e.unwrap_err();
     assert_eq!(e.code(), Code::Unauthenticated);
     assert!(e.message().contains("another identity"), "{e:?}");
@@ -144,12 +171,19 @@ async fn a_profile_may_ask_for_a_new_key() {
         .replace("[key]", "[key]\nreuse = \"forbid\"");
     let (certificate, key) = issued(&it, "red").await;
     put(&it, "red", &text).await.unwrap();
-    let client = Client::connect(&holder(&it, &certificate, &key)).await.unwrap();
+    let client = Client::connect(&holder(&it, &certificate, &key))
+        .await
+        .unwrap();
     let e = client.pki().renew(renewal(&key)).await.unwrap_err();
     assert_eq!(reason(&e), "CERTIFICATE_STATE");
     let e = issue(&it, "red", "service", sign(csr(&key, vec![dns(NAME)]))).await;
     assert_eq!(reason(&e.unwrap_err()), "KEY_BLOCKED");
     let next = KeyPair::generate().unwrap();
-    let renewed = client.pki().renew(renewal(&next)).await.unwrap().into_inner();
+    let renewed = client
+        .pki()
+        .renew(renewal(&next))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(renewed.certificate.unwrap().profile, "service-tls@2");
 }

@@ -16,9 +16,7 @@ async fn the_same_request_is_the_same_certificate() {
     hierarchy(&it, "red").await;
     let key = KeyPair::generate().unwrap();
     let request = sign(csr(&key, vec![dns(NAME)]));
-    let calls: Vec<_> = (0..16)
-        .map(|_| (it.app.clone(), request.clone()))
-        .collect();
+    let calls: Vec<_> = (0..16).map(|_| (it.app.clone(), request.clone())).collect();
     let client = it.client("red", "service").await;
     let calls = calls.into_iter().map(|(_, request)| {
         let mut pki = client.pki();
@@ -26,7 +24,13 @@ async fn the_same_request_is_the_same_certificate() {
     });
     let (mut made, mut ders) = (0, std::collections::BTreeSet::new());
     for call in calls.collect::<Vec<_>>() {
-        let done = call.await.unwrap().unwrap().into_inner().certificate.unwrap();
+        let done = call
+            .await
+            .unwrap()
+            .unwrap()
+            .into_inner()
+            .certificate
+            .unwrap();
         made += usize::from(!done.replayed);
         ders.insert(done.certificate_der);
     }
@@ -41,7 +45,9 @@ async fn the_same_request_is_the_same_certificate() {
     let e = issue(&it, "red", "service", other).await.unwrap_err();
     assert_eq!(reason(&e), "REQUEST_KEY_REUSED");
     // Another caller's keys are its own.
-    let theirs = issue(&it, "red", "developer", request.clone()).await.unwrap_err();
+    let theirs = issue(&it, "red", "developer", request.clone())
+        .await
+        .unwrap_err();
     assert_eq!(reason(&theirs), "PROFILE_REFUSED");
     for short in ["", "only-15-bytes--", &"x".repeat(65), "with a blank in it"] {
         let wrong = proto::SignCsrRequest {
@@ -64,7 +70,9 @@ async fn a_request_that_failed_may_come_again_with_its_key() {
     let key = KeyPair::generate().unwrap();
     let request = sign(csr(&key, vec![dns(NAME)]));
     it.device.inject([Fault::Unplugged]);
-    let e = issue(&it, "red", "service", request.clone()).await.unwrap_err();
+    let e = issue(&it, "red", "service", request.clone())
+        .await
+        .unwrap_err();
     assert_eq!(reason(&e), "HSM_UNAVAILABLE", "{e:?}");
     it.device.plug_in();
     let mut done = None;

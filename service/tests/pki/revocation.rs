@@ -100,7 +100,14 @@ async fn who_holds_the_key_may_say_that_it_is_lost_and_nobody_else() {
     let it = Appliance::start().await;
     hierarchy(&it, "red").await;
     let (certificate, key) = issued(&it, "red").await;
-    let serial: String = certificate.r#ref.clone().unwrap().serial.iter().map(|b| format!("{b:02x}")).collect();
+    let serial: String = certificate
+        .r#ref
+        .clone()
+        .unwrap()
+        .serial
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
     let stranger = KeyPair::generate().unwrap();
     let right = format!("keywright revoke {serial}");
     let nobody = it.client("red", "nobody").await;
@@ -138,14 +145,24 @@ async fn an_expired_entry_is_listed_once_more_and_then_goes() {
     let it = Appliance::start().await;
     hierarchy(&it, "red").await;
     let (certificate, _) = issued(&it, "red").await;
-    revoke(&it, "red", &certificate, proto::RevocationReason::Superseded)
-        .await
-        .unwrap();
+    revoke(
+        &it,
+        "red",
+        &certificate,
+        proto::RevocationReason::Superseded,
+    )
+    .await
+    .unwrap();
     crl(&it, "int-a", 2, 0).await;
     let publish = async |entries: u64| {
         let all = it.app.authorities.all_issuers();
-        let int = all.iter().find(|a| a.issuer.name.as_str() == "int-a").unwrap();
-        keywright_service::ops::pki::publish(&it.app, int).await.unwrap();
+        let int = all
+            .iter()
+            .find(|a| a.issuer.name.as_str() == "int-a")
+            .unwrap();
+        keywright_service::ops::pki::publish(&it.app, int)
+            .await
+            .unwrap();
         let full = it.app.authorities.crl(int.issuer.id, 0).unwrap();
         assert_eq!(full.entries, entries);
     };
@@ -163,14 +180,22 @@ async fn a_store_older_than_its_lists_is_noticed() {
     let (certificate, _) = issued(&it, "red").await;
     crl(&it, "int-a", 0, 0).await;
     let lists = it.dir.path().join("crl");
-    revoke(&it, "red", &certificate, proto::RevocationReason::Superseded)
-        .await
-        .unwrap();
+    revoke(
+        &it,
+        "red",
+        &certificate,
+        proto::RevocationReason::Superseded,
+    )
+    .await
+    .unwrap();
     crl(&it, "int-a", 0, 1).await;
     crl(&it, "root", 0, 0).await;
     // The lists of another life of this appliance, in which the other one was revoked.
     let all = it.app.authorities.all_issuers();
-    let int = all.iter().find(|a| a.issuer.name.as_str() == "int-a").unwrap();
+    let int = all
+        .iter()
+        .find(|a| a.issuer.name.as_str() == "int-a")
+        .unwrap();
     let file = lists.join(format!("{}-0.crl", int.issuer.id));
     let newer = std::fs::read(&file).unwrap();
     let (second, _) = issued(&it, "red").await;
@@ -185,11 +210,24 @@ async fn a_store_older_than_its_lists_is_noticed() {
         serial: keywright_pki::Serial::from_bytes(&second.r#ref.unwrap().serial).unwrap(),
     };
     forget_revocation(&it, &name);
-    let e = keywright_service::ops::pki::publish(&it.app, int).await.unwrap_err();
-    assert!(e.text().contains("the store is older than the CRL"), "{e:?}");
-    let now = it.app.authorities.issuer_by_id(int.issuer.tenant, int.issuer.id).unwrap();
+    let e = keywright_service::ops::pki::publish(&it.app, int)
+        .await
+        .unwrap_err();
+    assert!(
+        e.text().contains("the store is older than the CRL"),
+        "{e:?}"
+    );
+    let now = it
+        .app
+        .authorities
+        .issuer_by_id(int.issuer.tenant, int.issuer.id)
+        .unwrap();
     assert!(!now.issuer.alarm.is_empty() && !now.issuer.usage.issue);
-    assert_eq!(std::fs::read(&file).unwrap(), with_both, "the good list stays");
+    assert_eq!(
+        std::fs::read(&file).unwrap(),
+        with_both,
+        "the good list stays"
+    );
 }
 
 /// What a restored backup would do to one row.

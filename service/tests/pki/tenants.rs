@@ -24,9 +24,14 @@ async fn nothing_of_one_tenant_is_there_for_another() {
     let request = proto::GetCertificateRequest { r#ref };
     let e = pki.pki().get_certificate(request).await.unwrap_err();
     assert_eq!(reason(&e), "CERTIFICATE_NOT_FOUND");
-    let e = revoke(&it, "blue", &certificate, proto::RevocationReason::Superseded)
-        .await
-        .unwrap_err();
+    let e = revoke(
+        &it,
+        "blue",
+        &certificate,
+        proto::RevocationReason::Superseded,
+    )
+    .await
+    .unwrap_err();
     assert_eq!(reason(&e), "CERTIFICATE_NOT_FOUND");
     let request = proto::RevokeRequest {
         target: Some(proto::revoke_request::Target::CertificateDer(
@@ -39,9 +44,18 @@ async fn nothing_of_one_tenant_is_there_for_another() {
     let found = pki.pki().search(proto::SearchRequest::default()).await;
     assert!(found.unwrap().into_inner().certificates.is_empty());
     let issuer = || "int-a".to_owned();
-    let e = pki.pki().get_crl(proto::GetCrlRequest { issuer: issuer(), shard: 0 }).await;
+    let e = pki
+        .pki()
+        .get_crl(proto::GetCrlRequest {
+            issuer: issuer(),
+            shard: 0,
+        })
+        .await;
     assert_eq!(reason(&e.unwrap_err()), "ISSUER_NOT_FOUND");
-    let request = proto::SetIssuerUsageRequest { issuer: issuer(), ..Default::default() };
+    let request = proto::SetIssuerUsageRequest {
+        issuer: issuer(),
+        ..Default::default()
+    };
     let e = pki.pki_admin().set_issuer_usage(request).await.unwrap_err();
     assert_eq!(reason(&e), "ISSUER_NOT_FOUND");
     // The same names are free for it.

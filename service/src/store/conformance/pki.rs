@@ -1,0 +1,289 @@
+//! What every [`PkiStore`](crate::store::PkiStore) must do.
+
+use keywright_hsm::{Curve, KeyProof, KeyRef, ObjectId, PublicKey};
+use keywright_pki::{KeyReuse, Serial};
+
+use super::tenant;
+use crate::{
+    authority::{
+        AuthorityName, CertificateRef, CertificateState, CrlRecord, Intended, Issuer, IssuerId,
+        ProfileRecord, Reason, Revocation, Stage, Usage,
+    },
+    key::{KeySpec, Revision, TenantId},
+    store::{Search, Store, StoreError, Write, Written},
+};
+
+fn name(text: &str) -> AuthorityName {
+    AuthorityName::parse(text).unwrap()
+}
+
+fn issuer() -> Issuer {
+    let spec = KeySpec::Ec(Curve::P256);
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let spki = rcgen::PublicKeyData::subject_public_key_info(&pair);
+    Issuer {
+        id: IssuerId([1; 16]),
+        tenant: tenant().id,
+        name: name("int-a"),
+        stage: Stage::Planned,
+        text: "the text".into(),
+        key: KeyRef {
+            object: ObjectId([9; 16]),
+            spec,
+            proof: KeyProof::Public(PublicKey::from_spki(spec, &spki).unwrap()),
+        },
+        token_serial: "cafe".into(),
+        serial: Serial::from_random([3; Serial::RANDOM_LEN]),
+        digest: [4; 32],
+        approvals: vec!["spiffe://a/b".into()],
+        created_by: "spiffe://a/c".into(),
+        created_ms: 1000,
+        certificate: Vec::new(),
+        chain: Vec::new(),
+        usage: Usage::default(),
+        alarm: String::new(),
+        revision: Revision(1),
+    }
+}
+
+fn intended(n: u8, request_key: &str) -> Intended {
+    let name_ = CertificateRef {
+        issuer: issuer().id,
+        serial: Serial::from_random([n; Serial::RANDOM_LEN]),
+    };
+    Intended {
+        name: name_,
+        tenant: tenant().id,
+        profile: name("service-tls"),
+        profile_version: 1,
+        tbs: vec![n; 3],
+        spki: [n; 32],
+        names: vec![format!("n{n}.example"), "all.example".into()],
+        not_before_ms: 5,
+        not_after_ms: 10_000 + i64::from(n),
+        shard: 2,
+        requested_by: "spiffe://a/b".into(),
+        request_key: request_key.into(),
+        request_sha256: [n; 32],
+        lineage: vec![n],
+        created_ms: 100,
+    }
+}
+
+fn begin(intended: &Intended, requests_since_ms: i64, reuse: KeyReuse) -> Write {
+    Write::Begin {
+        intended: Box::new(intended.clone()),
+        requests_since_ms,
+        reuse,
+    }
+}
+
+async fn one(store: &dyn Store, write: Write) -> Written {
+    store.write_certificates(&[write]).await.unwrap().remove(0)
+}
+
+const LATER: KeyReuse = KeyReuse::ForbidAfterRevocation;
+
+pub(super) async fn run(store: &dyn Store) {
+    authorities(store).await;
+    certificates(store).await;
+    searches(store).await;
+}
+
+async fn authorities(store: &dyn Store) {
+    let planned = issuer();
+    store.add_issuer(&planned).await.unwrap();
+    let again = store.add_issuer(&planned).await;
+    assert!(matches!(again, Err(StoreError::Exists)));
+    let mut next = planned;
+    next.stage = Stage::Waiting;
+    next.chain = vec![vec![1, 2], vec![3]];
+    next.usage = Usage {
+        issue: true,
+        crl: false,
+    };
+    next.alarm = "why".into();
+    next.revision = Revision(2);
+    store.change_issuer(&next).await.unwrap();
+    let again = store.change_issuer(&next).await;
+    assert!(matches!(again, Err(StoreError::Conflict)));
+
+    let mut profile = ProfileRecord {
+        tenant: tenant().id,
+        name: name("p"),
+        version: 1,
+        text: "t".into(),
+        created_by: "me".into(),
+        created_ms: 7,
+        retired_ms: None,
+    };
+    store.add_profile(&profile).await.unwrap();
+    let again = store.add_profile(&profile).await;
+    assert!(matches!(again, Err(StoreError::Exists)));
+    let (tenant, p) = (profile.tenant, profile.name.clone());
+    store.retire_profile(tenant, &p, 8).await.unwrap();
+    store.retire_profile(tenant, &p, 9).await.unwrap();
+    profile.retired_ms = Some(8);
+
+    let mut crl = CrlRecord {
+        issuer: next.id,
+        shard: 0,
+        number: 5,
+        this_update_ms: 50,
+        next_update_ms: 60,
+        entries: 1,
+        sha256: [1; 32],
+    };
+    store.set_crl(&crl).await.unwrap();
+    let again = store.set_crl(&crl).await;
+    assert!(matches!(again, Err(StoreError::Conflict)), "numbers rise");
+    crl.number = 6;
+    store.set_crl(&crl).await.unwrap();
+
+    let all = store.load_authorities().await.unwrap();
+    assert_eq!(all.issuers.len(), 1);
+    assert_eq!(all.issuers[0].chain, next.chain);
+    assert_eq!(all.issuers[0].usage, next.usage);
+    assert_eq!(all.issuers[0].approvals, next.approvals);
+    assert_eq!((all.profiles, all.crls), (vec![profile], vec![crl]));
+    assert_eq!(all.latest_ms, 50);
+}
+
+async fn certificates(store: &dyn Store) {
+    let first = intended(1, "key-of-a-request");
+    assert_eq!(one(store, begin(&first, 0, LATER)).await, Written::Done);
+    // The same idempotency key; too old to matter; the same serial.
+    let twin = Intended {
+        name: intended(2, "").name,
+        ..first.clone()
+    };
+    let Written::Known(known) = one(store, begin(&twin, 100, LATER)).await else {
+        panic!("the request is known");
+    };
+    assert_eq!(
+        (&known.intended, known.state),
+        (&first, CertificateState::Intended)
+    );
+    let serial = Intended {
+        request_key: String::new(),
+        ..first.clone()
+    };
+    assert_eq!(
+        one(store, begin(&serial, 0, LATER)).await,
+        Written::SerialTaken
+    );
+    assert_eq!(one(store, begin(&twin, 101, LATER)).await, Written::Done);
+
+    let finish = |n| Write::Finish {
+        name: intended(n, "").name,
+        certificate: vec![0xcc, n],
+    };
+    // A group: each by itself, in order.
+    let both = store.write_certificates(&[finish(1), finish(1), finish(9)]);
+    let expected = [Written::Done, Written::NotThere, Written::NotThere];
+    assert_eq!(both.await.unwrap(), expected);
+    let fail = Write::Fail {
+        name: twin.name.clone(),
+    };
+    assert_eq!(one(store, fail).await, Written::Done);
+    assert_eq!(one(store, finish(2)).await, Written::NotThere, "it failed");
+
+    // A key that is certified already; that was revoked; that is blocked.
+    let same_key = |n| Intended {
+        spki: first.spki,
+        ..intended(n, "")
+    };
+    let forbid = begin(&same_key(3), 0, KeyReuse::Forbid);
+    assert_eq!(one(store, forbid).await, Written::KeyUsed);
+    assert_eq!(
+        one(store, begin(&same_key(3), 0, LATER)).await,
+        Written::Done
+    );
+    let revocation = Revocation {
+        revoked_ms: 70,
+        reason: Reason::Superseded,
+        invalidity_ms: Some(60),
+    };
+    let revoke = |n| Write::Revoke {
+        name: intended(n, "").name,
+        revocation,
+    };
+    let group = [revoke(1), revoke(1), revoke(2), revoke(3)];
+    let expected = [
+        Written::Done,
+        Written::NotThere,
+        Written::NotThere,
+        Written::Done,
+    ];
+    assert_eq!(store.write_certificates(&group).await.unwrap(), expected);
+    assert_eq!(
+        one(store, finish(3)).await,
+        Written::NotThere,
+        "revoked while it was made"
+    );
+    assert_eq!(
+        one(store, begin(&same_key(4), 0, LATER)).await,
+        Written::KeyUsed
+    );
+    for _ in 0..2 {
+        store
+            .block_key(tenant().id, &[5; 32], "why", 1)
+            .await
+            .unwrap();
+    }
+    assert_eq!(
+        one(store, begin(&intended(5, ""), 0, LATER)).await,
+        Written::Blocked
+    );
+
+    let listed = store.revoked(issuer().id).await.unwrap();
+    assert_eq!(listed.len(), 2);
+    assert_eq!((listed[0].revocation, listed[0].shard), (revocation, 2));
+    let found = store
+        .certificate(tenant().id, &first.name)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (found.state, found.certificate),
+        (CertificateState::Revoked, vec![0xcc, 1])
+    );
+    let other = store.certificate(TenantId([8; 16]), &first.name).await;
+    assert!(other.unwrap().is_none(), "another tenant");
+}
+
+async fn searches(store: &dyn Store) {
+    // Begun and never finished: a start gives the idempotency key back.
+    let lost = intended(6, "key-of-a-lost-one");
+    assert_eq!(one(store, begin(&lost, 0, LATER)).await, Written::Done);
+    assert_eq!(store.load_authorities().await.unwrap().latest_ms, 100);
+    let again = Intended {
+        name: intended(7, "").name,
+        ..lost
+    };
+    assert_eq!(one(store, begin(&again, 0, LATER)).await, Written::Done);
+
+    let mut what = Search {
+        name: Some("all.example".into()),
+        limit: 2,
+        ..Search::default()
+    };
+    let mut seen = Vec::new();
+    loop {
+        let page = store.search(tenant().id, &what).await.unwrap();
+        let Some(last) = page.last() else { break };
+        what.after = Some((last.intended.not_after_ms, last.intended.name.clone()));
+        seen.extend(page.into_iter().map(|r| r.intended.name));
+    }
+    // 2 has the end of 1, 7 that of 6: the serial decides.
+    let expected = [1, 2, 3, 6, 7].map(|n| intended(n, "").name);
+    assert_eq!(seen, expected);
+    let none = store.search(
+        TenantId([8; 16]),
+        &Search {
+            limit: 9,
+            ..Search::default()
+        },
+    );
+    assert!(none.await.unwrap().is_empty());
+}
