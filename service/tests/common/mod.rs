@@ -73,6 +73,7 @@ pub(crate) struct Appliance {
     pub(crate) clock: Arc<Later>,
     stop: Option<oneshot::Sender<()>>,
     served: tokio::task::JoinHandle<()>,
+    crls: tokio::task::JoinHandle<()>,
 }
 
 impl Appliance {
@@ -92,6 +93,7 @@ impl Appliance {
         let limits = self.app.limits;
         self.stop.take().unwrap().send(()).unwrap();
         (&mut self.served).await.unwrap();
+        self.crls.abort();
         let Self { dir, .. } = self;
         Self::open(dir, limits, device).await
     }
@@ -162,7 +164,7 @@ impl Appliance {
             limits,
             reserving: tokio::sync::Mutex::new(()),
         });
-        tokio::spawn(pki::publish_crls(Arc::clone(&app)));
+        let crls = tokio::spawn(pki::publish_crls(Arc::clone(&app)));
         let tls = TlsReloader::new(&config(dir.path(), limits)).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -188,6 +190,7 @@ impl Appliance {
             clock,
             stop: Some(stop),
             served,
+            crls,
         }
     }
 

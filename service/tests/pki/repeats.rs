@@ -16,14 +16,15 @@ async fn the_same_request_is_the_same_certificate() {
     hierarchy(&it, "red").await;
     let key = KeyPair::generate().unwrap();
     let request = sign(csr(&key, vec![dns(NAME)]));
-    let calls: Vec<_> = (0..16).map(|_| (it.app.clone(), request.clone())).collect();
     let client = it.client("red", "service").await;
-    let calls = calls.into_iter().map(|(_, request)| {
-        let mut pki = client.pki();
-        tokio::spawn(async move { pki.sign_csr(request).await })
-    });
+    let calls: Vec<_> = (0..16)
+        .map(|_| {
+            let (mut pki, request) = (client.pki(), request.clone());
+            tokio::spawn(async move { pki.sign_csr(request).await })
+        })
+        .collect();
     let (mut made, mut ders) = (0, std::collections::BTreeSet::new());
-    for call in calls.collect::<Vec<_>>() {
+    for call in calls {
         let done = call
             .await
             .unwrap()
