@@ -23,7 +23,7 @@ pub(super) async fn renew(settings: Settings, what: Renew, output: Output) -> Re
         None => (held, None),
         Some(path) => {
             let key = request::new_key(request::kind_of(&held)?)?;
-            let pem = key.serialize_pem();
+            let pem = request::private_pem(&key)?;
             (key, Some((Sink::key(path, what.force)?, pem)))
         }
     };

@@ -55,7 +55,7 @@ pub(super) async fn issue(settings: &Settings, what: Issue, output: Output) -> R
         Some(path) => Sink::key(&path, what.force)?,
         None => return Err(Failure::new(FailureKind::Usage, "where to: --key-out FILE")),
     };
-    let outputs = Outputs::open(what.written, Some((sink, key.serialize_pem())))?;
+    let outputs = Outputs::open(what.written, Some((sink, request::private_pem(&key)?)))?;
     ask(settings, request, outputs, output).await
 }
 

@@ -195,10 +195,10 @@ fn words(e: &Error) -> String {
         Error::PathLenConstraintViolated => "too many authorities are on the path",
         Error::RequiredEkuNotFoundContext(_) => "it is not for TLS servers",
         Error::CertNotValidForName(names) => {
-            return format!(
-                "it is not for this name, but for: {}",
-                readable::plain(&names.presented.join(", "))
-            );
+            // As webpki writes them: DnsName("a.example").
+            let name = |n: &String| readable::plain(n.split('"').nth(1).unwrap_or(n));
+            let names: Vec<_> = names.presented.iter().map(name).collect();
+            return format!("it is not for this name, but for: {}", names.join(", "));
         }
         other => return other.to_string(),
     };
@@ -208,4 +208,87 @@ fn words(e: &Error) -> String {
 fn at(t: UnixTime) -> String {
     let seconds = i64::try_from(t.as_secs()).unwrap_or(i64::MAX);
     crate::command::key::time(seconds.saturating_mul(1000))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+        IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    };
+
+    use super::*;
+
+    fn authority() -> CertifiedIssuer<'static, KeyPair> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    }
+
+    fn crl(
+        root: &CertifiedIssuer<'_, KeyPair>,
+        serial: u64,
+    ) -> CertificateRevocationListDer<'static> {
+        let now = std::time::SystemTime::now();
+        let params = CertificateRevocationListParams {
+            this_update: (now - Duration::from_secs(60)).into(),
+            next_update: (now + Duration::from_secs(3600)).into(),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![RevokedCertParams {
+                serial_number: SerialNumber::from(serial),
+                revocation_time: now.into(),
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(root).unwrap().der().clone()
+    }
+
+    #[test]
+    fn a_certificate_is_good_until_something_is_wrong() {
+        let (root, other) = (authority(), authority());
+        let mut params = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        params.serial_number = Some(SerialNumber::from(77));
+        let leaf = params
+            .signed_by(&KeyPair::generate().unwrap(), &root)
+            .unwrap();
+        let judge = |root: &CertificateDer<'_>, crls: &[_], dns: &str, now| {
+            let name = ServerName::try_from(dns).unwrap();
+            check(&Case {
+                certificate: leaf.der(),
+                between: &[],
+                roots: &[root.clone()],
+                crls,
+                name: Some(&name),
+                now,
+            })
+        };
+        let now = UnixTime::now();
+        let says = |verdict: Result<(), String>, what: &str| {
+            let why = verdict.unwrap_err();
+            assert!(why.contains(what), "{why}");
+        };
+        judge(root.der(), &[], "a.example", now).unwrap();
+        judge(root.der(), &[crl(&root, 78)], "a.example", now).unwrap();
+        says(
+            judge(root.der(), &[crl(&root, 77)], "a.example", now),
+            "revoked",
+        );
+        says(
+            judge(root.der(), &[crl(&other, 1)], "a.example", now),
+            "CRL",
+        );
+        says(
+            judge(root.der(), &[], "b.example", now),
+            "but for: a.example",
+        );
+        let never = UnixTime::since_unix_epoch(Duration::from_secs(1));
+        says(judge(root.der(), &[], "a.example", never), "begins at");
+        assert!(judge(other.der(), &[], "a.example", now).is_err());
+    }
 }
