@@ -62,6 +62,7 @@ pub use ocsp::{
     Answer, CertId, CertStatus, Malformed, Nonce, OcspDraft, OcspError, OcspPlan, OcspRequest,
     OcspResponder, OcspResponse, ResponderError,
 };
+pub use pem::certificate_to_pem;
 pub use plan::{Eku, KeyUsage, Kind, NO_EXPIRY, NameConstraints, Plan, Subtree, Urls};
 pub use profile::{
     Approval, AuthMethod, Authz, CaRules, CommonName, IssuerFacts, KeyReuse, LintIgnore, Match,

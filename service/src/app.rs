@@ -24,7 +24,7 @@ pub use open::{Opened, open_hsm, open_store};
 use reload::Reloader;
 
 use crate::{
-    api::{TlsReloader, accept, admin, grpc, supervisor},
+    api::{TlsReloader, accept, admin, grpc, pki_routes, serve_http, supervisor},
     audit::{Entry, Event},
     config::{Config, ConfigError},
     metrics,
@@ -75,6 +75,8 @@ pub struct Addresses {
     pub grpc: SocketAddr,
     /// Metrics and health.
     pub admin: SocketAddr,
+    /// CRLs and OCSP, if there is that door.
+    pub pki: Option<SocketAddr>,
 }
 
 /// Runs the daemon until SIGTERM or SIGINT; SIGHUP reads certificates, policies and the
@@ -91,6 +93,10 @@ pub async fn run(
     let _lock = DataLock::take(&config.data_dir)?;
     let grpc_listener = bind(config.listen.grpc, "listen.grpc").await?;
     let admin_listener = bind(config.listen.admin, "listen.admin").await?;
+    let pki_listener = match config.listen.pki {
+        Some(address) => Some(bind(address, "listen.pki").await?),
+        None => None,
+    };
     let tls = TlsReloader::new(&config).map_err(|e| StartError::Setup(e.to_string()))?;
     let Opened { app, tenants } = open::open(&config).await?;
     prepare(&app).await?;
@@ -99,7 +105,14 @@ pub async fn run(
     let addresses = Addresses {
         grpc: local(&grpc_listener)?,
         admin: local(&admin_listener)?,
+        pki: pki_listener.as_ref().map(local).transpose()?,
     };
+    if let Some(listener) = pki_listener {
+        let routes = pki_routes(&app, &tenants);
+        let stop = stopped(stopping.clone());
+        tokio::spawn(serve_http(listener, routes, app.limits, stop));
+        info!(pki = ?addresses.pki, "CRLs and OCSP");
+    }
     let tenants = Arc::new(tenants);
     tls.trust_issuers(Arc::clone(&app.authorities), Arc::clone(&tenants));
     let conns = accept(grpc_listener, tls.clone(), tenants, app.limits);

@@ -7,12 +7,12 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
 };
 
 use arc_swap::ArcSwap;
-use keywright_pki::{CertificateInfo, IssuerCert};
+use keywright_pki::{CertificateInfo, IssuerCert, Serial};
 use tokio::sync::{Mutex, MutexGuard, Notify};
 
 use crate::{
@@ -46,6 +46,7 @@ pub struct Authorities {
     crl_due: Notify,
     /// By this process; what was revoked before stands in the store.
     revoked: parking_lot::RwLock<HashSet<CertificateRef>>,
+    changes: Box<[AtomicU64]>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -56,6 +57,8 @@ struct Snapshot {
 
 /// How far the clock may stand before the last certificate: two nodes, one NTP.
 const CLOCK_TOLERANCE_MS: i64 = 5_000;
+/// Certificates share so many numbers of [`Authorities::status_version`].
+const CHANGES: usize = 4096;
 
 impl Authorities {
     /// What the store holds.
@@ -82,6 +85,7 @@ impl Authorities {
             crls_due: parking_lot::Mutex::default(),
             crl_due: Notify::new(),
             revoked: parking_lot::RwLock::default(),
+            changes: (0..CHANGES).map(|_| AtomicU64::new(0)).collect(),
         })
     }
 
@@ -227,6 +231,29 @@ impl Authorities {
     pub fn crl_is_due(&self, issuer: IssuerId) {
         self.crls_due.lock().insert(issuer);
         self.crl_due.notify_one();
+    }
+
+    /// The status of a certificate is not what it was: what was made of the old one is
+    /// stale. After it is stored.
+    pub fn status_changed(&self, name: &CertificateRef) {
+        if let Some(changes) = self.changes_of(&name.serial) {
+            changes.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// A number that grows whenever the status of this certificate changes (and sometimes
+    /// when another one's does). Read before the status is read.
+    #[must_use]
+    pub fn status_version(&self, serial: &Serial) -> u64 {
+        self.changes_of(serial)
+            .map_or(0, |changes| changes.load(Ordering::Acquire))
+    }
+
+    fn changes_of(&self, serial: &Serial) -> Option<&AtomicU64> {
+        // The last octets of a serial are random.
+        let low = serial.as_bytes().iter().rev().take(2);
+        let number = low.fold(0usize, |sum, b| sum << 8 | usize::from(*b));
+        self.changes.get(number % CHANGES)
     }
 
     /// Waits until a CRL is due, and takes the list of issuers.

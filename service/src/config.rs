@@ -44,6 +44,9 @@ pub struct Listen {
     pub grpc: SocketAddr,
     /// `/metrics`, `/healthz`, `/readyz` in clear; a loopback address.
     pub admin: SocketAddr,
+    /// CRLs, certificates of issuers and OCSP over plain HTTP: who checks a certificate
+    /// cannot check another one first (RFC 5280 §8). Left out: no such door.
+    pub pki: Option<SocketAddr>,
 }
 
 /// PEM files, read again on SIGHUP.
@@ -195,11 +198,26 @@ impl Config {
                 self.listen.admin
             ));
         }
-        if self.listen.grpc == self.listen.admin && self.listen.grpc.port() != 0 {
-            return Err("listen: grpc and admin are the same address".into());
+        self.listen.check()?;
+        if self.listen.pki.is_some() && names.iter().any(|name| *name == "acme") {
+            return Err("tenants: with listen.pki no tenant can be called \"acme\": this word stands in URLs".into());
         }
         self.hsm.check()?;
         self.limits.check()
+    }
+}
+
+impl Listen {
+    fn check(&self) -> Result<(), String> {
+        let Self { grpc, admin, pki } = *self;
+        let same = |a: SocketAddr, b: SocketAddr| a == b && a.port() != 0;
+        if same(grpc, admin) {
+            return Err("listen: grpc and admin are the same address".into());
+        }
+        if pki.is_some_and(|pki| same(pki, grpc) || same(pki, admin)) {
+            return Err("listen: pki has the same address as grpc or admin".into());
+        }
+        Ok(())
     }
 }
 
@@ -335,6 +353,17 @@ pin_file = "pin"
         }
     }
 
+    #[test]
+    fn a_word_of_the_public_door_is_no_tenant_there() {
+        let acme = GOOD.replace("name = \"dev\"", "name = \"acme\"");
+        assert!(read(&acme).is_ok());
+        let door = acme.replace("[listen]", "[listen]\npki = \"127.0.0.1:8480\"");
+        let refused = read(&door).unwrap_err().to_string();
+        assert!(refused.contains("acme"), "{refused}");
+        let door = GOOD.replace("[listen]", "[listen]\npki = \"127.0.0.1:8480\"");
+        assert!(read(&door).is_ok());
+    }
+
     /// Thirty ways to get it wrong; each must stop the start and name the place.
     #[test]
     #[expect(clippy::too_many_lines, reason = "a table")]
@@ -371,6 +400,8 @@ pin_file = "pin"
                 "same address",
             ),
             ("admin = \"127.0.0.1:9464\"", "", "admin"),
+            ("[listen]", "[listen]\npki = \"localhost\"", "pki"),
+            ("[listen]", "[listen]\npki = \"127.0.0.1:8443\"", "pki"),
             ("name = \"dev\"", "name = \"\"", "name"),
             ("name = \"dev\"", "name = \"Dev\"", "name"),
             (

@@ -195,6 +195,9 @@ impl Dev {
             "  metrics    http://{}/metrics\n",
             addresses.admin
         ));
+        if let Some(pki) = addresses.pki {
+            out.push_str(&format!("  pki        http://{pki}/dev/ISSUER.crl\n"));
+        }
         out.push_str(&format!(
             "  client     set -a; . {}; set +a\n",
             self.path("client.env").display()
@@ -250,6 +253,7 @@ policies_dir = "policies"
 [listen]
 grpc = "127.0.0.1:8443"
 admin = "127.0.0.1:0"
+pki = "127.0.0.1:0"
 
 [tls]
 certificate = "certs/server.pem"

@@ -44,6 +44,8 @@ const WORN: &str = "keywright_keys_worn";
 const DESTRUCTIONS: &str = "keywright_destructions_scheduled";
 const NEXT_DESTRUCTION: &str = "keywright_destruction_next_seconds";
 const RELOADS: &str = "keywright_reloads_total";
+const HTTP: &str = "keywright_pki_http_requests_total";
+const OCSP: &str = "keywright_ocsp_answers_total";
 
 /// Puts a sentence beside each name.
 pub fn describe() {
@@ -113,6 +115,14 @@ pub fn describe() {
         "Seconds until the next scheduled destruction; NaN when there is none"
     );
     describe_counter!(RELOADS, "Reloads of certificates and policies by result");
+    describe_counter!(
+        HTTP,
+        "Requests at the public HTTP door, by what was asked for and outcome"
+    );
+    describe_counter!(
+        OCSP,
+        "OCSP answers by what they say and where they came from"
+    );
     from_zero();
 }
 
@@ -127,6 +137,12 @@ fn from_zero() {
         for result in ["ok", "failed"] {
             counter!(RELOADS, "part" => part, "result" => result).increment(0);
         }
+    }
+    for outcome in ["ok", "not_modified", "not_found", "refused", "failed"] {
+        counter!(HTTP, "kind" => "crl", "outcome" => outcome).increment(0);
+    }
+    for source in ["cache", "hsm"] {
+        counter!(OCSP, "answer" => "good", "source" => source).increment(0);
     }
     counter!(AUDIT_RECORDS).increment(0);
     for gauge in [IN_FLIGHT, STREAM_BATCHES, CONNECTIONS] {
@@ -174,6 +190,16 @@ impl Drop for RequestTimer {
 /// An operation failed.
 pub fn failed(rpc: &'static str, reason: Reason) {
     counter!(ERRORS, "rpc" => rpc, "reason" => reason.name()).increment(1);
+}
+
+/// A request at the public HTTP door was answered.
+pub fn pki_http(kind: &'static str, outcome: &'static str) {
+    counter!(HTTP, "kind" => kind, "outcome" => outcome).increment(1);
+}
+
+/// An OCSP answer went out.
+pub fn ocsp(answer: &'static str, source: &'static str) {
+    counter!(OCSP, "answer" => answer, "source" => source).increment(1);
 }
 
 /// Items of one batch.

@@ -94,6 +94,18 @@ impl OcspResponder {
         Algorithm::for_key(self.key.kind())
     }
 
+    /// When its certificate begins, in Unix seconds.
+    #[must_use]
+    pub fn not_before(&self) -> u64 {
+        self.not_before
+    }
+
+    /// The last second of its certificate, in Unix seconds.
+    #[must_use]
+    pub fn not_after(&self) -> u64 {
+        self.not_after
+    }
+
     /// `KeyHash`: SHA-1 of the key bits, by definition (RFC 6960 §4.2.1).
     #[must_use]
     pub fn key_hash(&self) -> [u8; 20] {

@@ -56,6 +56,11 @@ impl Tenants {
         self.0.values().map(|(_, name)| &**name)
     }
 
+    /// Names and ids, in no order.
+    pub(super) fn by_name(&self) -> impl Iterator<Item = (Arc<str>, TenantId)> + '_ {
+        self.0.values().map(|(id, name)| (Arc::clone(name), *id))
+    }
+
     /// The caller behind a verified chain, leaf first.
     #[must_use]
     pub fn peer(&self, address: SocketAddr, chain: Option<&[CertificateDer<'_>]>) -> Peer {

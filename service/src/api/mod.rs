@@ -5,6 +5,7 @@ pub mod grpc;
 mod http;
 mod identity;
 mod listener;
+mod pki_http;
 pub(crate) mod supervisor;
 mod tls;
 #[cfg(feature = "otel")]
@@ -13,6 +14,7 @@ mod traces;
 pub use http::admin;
 pub use identity::{Peer, Tenants};
 pub use listener::{Conn, accept};
+pub use pki_http::{pki_routes, serve_http};
 pub use tls::{TlsError, TlsReloader};
 #[cfg(feature = "otel")]
 pub use traces::Traces;

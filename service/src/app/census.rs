@@ -6,7 +6,11 @@ use std::collections::HashSet;
 use keywright_hsm::{KeyRef, ObjectId, TokenObject};
 use tracing::{error, warn};
 
-use crate::{authority::Issuer, key::KeyState, metrics, store::Contents};
+use crate::{
+    key::KeyState,
+    metrics,
+    store::{Authorities, Contents},
+};
 
 /// What does not fit.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,7 +23,7 @@ pub(super) struct Census {
 
 pub(super) fn take(
     contents: &Contents,
-    issuers: &[Issuer],
+    pki: &Authorities,
     canary: &KeyRef,
     objects: &[TokenObject],
 ) -> Census {
@@ -30,7 +34,15 @@ pub(super) fn take(
         .flat_map(|key| key.versions().map(move |v| (&key.name, v)));
     let mut known = HashSet::from([canary.object]);
     let mut missing = 0;
-    for issuer in issuers {
+    for responder in &pki.responders {
+        let object = responder.key.object;
+        known.insert(object);
+        if !on_token.contains(&object) {
+            missing += 1;
+            error!(issuer = %responder.issuer, %object, "the token does not show the key that signs OCSP answers of this issuer");
+        }
+    }
+    for issuer in &pki.issuers {
         let object = issuer.key.object;
         known.insert(object);
         if !on_token.contains(&object) {
@@ -102,7 +114,7 @@ mod tests {
         };
         let found = take(
             &contents,
-            &[],
+            &Authorities::default(),
             &canary,
             &[object(1), object(9), object(77), half_written],
         );

@@ -64,7 +64,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, StartError> {
         .load_authorities()
         .await
         .map_err(|e| StartError::Data(e.to_string()))?;
-    let census = census::take(&contents, &pki.issuers, &canary, &objects);
+    let census = census::take(&contents, &pki, &canary, &objects);
     let tenants = tenants(config, store.as_ref(), &contents).await?;
     let started = Event::Started {
         release: RELEASE,

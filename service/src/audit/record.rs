@@ -150,6 +150,8 @@ pub enum Event {
     Destroying,
     /// It is done: the material is gone from the HSM.
     Destroyed,
+    /// A signer of OCSP answers has a new certificate.
+    ResponderIssued,
     /// The daemon went down in good order.
     Stopped,
 }
@@ -166,6 +168,7 @@ impl Entry {
             Event::AuditResumed => "audit_resumed",
             Event::Destroying => "destroying",
             Event::Destroyed => "destroyed",
+            Event::ResponderIssued => "responder_issued",
             Event::Stopped => "stopped",
         };
         Self {

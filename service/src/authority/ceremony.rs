@@ -136,6 +136,11 @@ impl Ceremony {
             AuthorityName::parse(name).map_err(|e| value(format!("{what} {name:?}: {e}")))
         };
         let name = authority("name", &file.name)?;
+        if name.as_str() == "ocsp" {
+            return Err(value(
+                "name = \"ocsp\": this word stands in URLs; take another name",
+            ));
+        }
         let parent = match (file.kind, &file.parent) {
             (FileKind::Root, None) => Parent::Itself,
             (FileKind::External, None) => Parent::External,
@@ -463,6 +468,7 @@ base = "http://pki.example.internal:8480"
             ),
             ("http://pki", "https://pki", "http://"),
             ("int-a", "Int A", "Int A"),
+            ("int-a", "ocsp", "take another name"),
         ] {
             let e = changed(from, to);
             assert!(e.contains(says), "{to}: {e}");

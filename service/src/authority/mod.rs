@@ -6,6 +6,7 @@ mod issuer;
 mod name;
 mod profile;
 mod record;
+mod responder;
 
 pub use ceremony::{Ceremony, CeremonyError, Parent};
 pub use issuer::{Issuer, IssuerId, Stage, Usage};
@@ -15,3 +16,4 @@ pub use record::{
     CertificateRecord, CertificateRef, CertificateState, CrlRecord, Intended, ProfileRecord,
     Reason, Revocation, Spki,
 };
+pub use responder::Responder;

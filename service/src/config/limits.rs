@@ -95,6 +95,26 @@ limits! {
     crl_every_ms: u64 = 3_600_000, 1_000 => 86_400_000;
     /// How long a CRL is good.
     crl_life_ms: u64 = 86_400_000, 60_000 => 2_592_000_000;
+    /// Open connections to the public HTTP door.
+    http_connections: usize = 1024, 1 => 1 << 16;
+    /// Bytes of the head of an HTTP request.
+    http_head_bytes: usize = 16 << 10, 8 << 10 => 1 << 20;
+    /// Time for the head of an HTTP request, also of the next one on a connection.
+    http_head_ms: u64 = 10_000, 100 => 600_000;
+    /// Time from the head of an HTTP request to its answer.
+    http_request_ms: u64 = 10_000, 100 => 600_000;
+    /// Age at which an HTTP connection ends; a list must be through by then.
+    http_connection_ms: u64 = 120_000, 1_000 => 3_600_000;
+    /// Bytes of CRLs that are kept in memory.
+    crl_cache_bytes: u64 = 256 << 20, 0 => 1 << 36;
+    /// How long an OCSP answer is good.
+    ocsp_life_ms: u64 = 3_600_000, 60_000 => 604_800_000;
+    /// Life of an OCSP responder's certificate; it is renewed at half of it.
+    ocsp_responder_days: u32 = 14, 1 => 14;
+    /// OCSP answers that are signed at one time; more are told to try later.
+    ocsp_signing: usize = 64, 1 => 4096;
+    /// Bytes of OCSP answers that are kept in memory.
+    ocsp_cache_bytes: u64 = 64 << 20, 0 => 1 << 36;
     /// Bytes of one audit segment.
     audit_segment_bytes: u64 = 16 << 20, 4 << 10 => 1 << 30;
 }

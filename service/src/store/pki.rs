@@ -10,7 +10,7 @@ use super::Result;
 use crate::{
     authority::{
         AuthorityName, CertificateRecord, CertificateRef, CertificateState, CrlRecord, Intended,
-        Issuer, IssuerId, ProfileRecord, Revocation, Spki,
+        Issuer, IssuerId, ProfileRecord, Responder, Revocation, Spki,
     },
     key::TenantId,
 };
@@ -24,6 +24,8 @@ pub struct Authorities {
     pub profiles: Vec<ProfileRecord>,
     /// The newest CRLs.
     pub crls: Vec<CrlRecord>,
+    /// All keys that sign OCSP answers, also those no longer in use.
+    pub responders: Vec<Responder>,
     /// When the last certificate or CRL was made, in milliseconds since the epoch.
     pub latest_ms: i64,
 }
@@ -176,4 +178,11 @@ pub trait PkiStore: Send + Sync {
     /// The newest CRL; its number must be above the one before,
     /// else [`StoreError::Conflict`](super::StoreError).
     async fn set_crl(&self, crl: &CrlRecord) -> Result<()>;
+
+    /// Who signs OCSP answers for an issuer: the newest key.
+    async fn responder(&self, issuer: IssuerId) -> Result<Option<Responder>>;
+
+    /// Stores a new key and clears its intent, or exchanges the certificate of one that
+    /// is there.
+    async fn set_responder(&self, responder: &Responder) -> Result<()>;
 }

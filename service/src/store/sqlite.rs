@@ -423,6 +423,11 @@ fn migrations() -> Migrator {
             "pki",
             include_str!("../../migrations/sqlite/0004_pki.sql"),
         ),
+        migration(
+            5,
+            "ocsp",
+            include_str!("../../migrations/sqlite/0005_ocsp.sql"),
+        ),
     ])
 }
 

@@ -294,6 +294,7 @@ fn config(dir: &Path, limits: Limits) -> Config {
         listen: Listen {
             grpc: "127.0.0.1:0".parse().unwrap(),
             admin: "127.0.0.1:0".parse().unwrap(),
+            pki: None,
         },
         tls: Tls {
             certificate: dir.join("server.pem"),

@@ -29,7 +29,7 @@ pub async fn create_key(app: &Arc<App>, call: &mut Call, proposal: Proposal) -> 
     app.entropy.fill(&mut id.0)?;
     let first = generate(
         app,
-        call,
+        call.deadline,
         &Wanted {
             tenant,
             tenant_name: &call.caller.tenant_name,

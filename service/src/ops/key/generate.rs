@@ -1,6 +1,6 @@
 //! One version of a key in the HSM: intent, generate. The caller stores the record.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use keywright_hsm::{Kind, ObjectId};
 use tracing::warn;
@@ -8,7 +8,7 @@ use tracing::warn;
 use crate::{
     error::Result,
     key::{KeyId, KeyName, KeySpec, KeyState, KeyVersion, TenantId, VersionNumber, WrapCounter},
-    ops::{App, Call},
+    ops::App,
     store::Intent,
 };
 
@@ -24,7 +24,7 @@ pub(in crate::ops) struct Wanted<'a> {
 /// Generates a version that nobody knows of yet.
 pub(in crate::ops) async fn generate(
     app: &App,
-    call: &Call,
+    deadline: Instant,
     wanted: &Wanted<'_>,
 ) -> Result<KeyVersion> {
     let Wanted {
@@ -48,7 +48,7 @@ pub(in crate::ops) async fn generate(
     app.store.begin(&intent).await?;
     // For people who look at the token; nothing is ever found by it.
     let label = format!("keywright/{tenant_name}/{name}/v{number}");
-    let new = match app.hsm.generate(object, spec, label, call.deadline).await {
+    let new = match app.hsm.generate(object, spec, label, deadline).await {
         Ok(new) => new,
         Err(e) => {
             if made_nothing(e.kind()) {

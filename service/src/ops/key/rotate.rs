@@ -25,7 +25,7 @@ pub async fn rotate_key(app: &Arc<App>, call: &mut Call, name: &KeyName) -> Resu
         .ok_or_else(|| Error::new(Reason::KeyState, "this key has no version numbers left"))?;
     let version = generate(
         app,
-        call,
+        call.deadline,
         &Wanted {
             tenant: key.tenant,
             tenant_name: &call.caller.tenant_name,

@@ -365,7 +365,7 @@ async fn new_issuer(
         .map_err(|e| Error::internal(e.to_string()))?;
     let made = generate(
         app,
-        call,
+        call.deadline,
         &Wanted {
             tenant,
             tenant_name: &call.caller.tenant_name,

@@ -194,16 +194,21 @@ fn entry(revoked: &Revoked) -> x509::Revoked {
     x509::Revoked {
         serial: revoked.serial,
         revoked_at: seconds(revocation.revoked_ms),
-        reason: match revocation.reason {
-            Why::Unspecified => None,
-            Why::KeyCompromise => Some(x509::Reason::KeyCompromise),
-            Why::CaCompromise => Some(x509::Reason::CaCompromise),
-            Why::AffiliationChanged => Some(x509::Reason::AffiliationChanged),
-            Why::Superseded => Some(x509::Reason::Superseded),
-            Why::CessationOfOperation => Some(x509::Reason::CessationOfOperation),
-            Why::PrivilegeWithdrawn => Some(x509::Reason::PrivilegeWithdrawn),
-        },
+        reason: reason(revocation.reason),
         invalidity_date: revocation.invalidity_ms.map(seconds),
+    }
+}
+
+/// As it is written; unspecified is left out (R3).
+pub(super) fn reason(why: Why) -> Option<x509::Reason> {
+    match why {
+        Why::Unspecified => None,
+        Why::KeyCompromise => Some(x509::Reason::KeyCompromise),
+        Why::CaCompromise => Some(x509::Reason::CaCompromise),
+        Why::AffiliationChanged => Some(x509::Reason::AffiliationChanged),
+        Why::Superseded => Some(x509::Reason::Superseded),
+        Why::CessationOfOperation => Some(x509::Reason::CessationOfOperation),
+        Why::PrivilegeWithdrawn => Some(x509::Reason::PrivilegeWithdrawn),
     }
 }
 

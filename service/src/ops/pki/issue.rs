@@ -222,7 +222,7 @@ async fn issue_within(
 }
 
 /// The intent is durable: sign, and put the outcome on record, whatever it is.
-async fn finish(
+pub(super) async fn finish(
     app: &App,
     deadline: Instant,
     authority: &Authority,

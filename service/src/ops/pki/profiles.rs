@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use keywright_pki::{Approval, AuthMethod};
 
-use super::ceremony::CEREMONY;
+use super::{ceremony::CEREMONY, ocsp::OCSP};
 use crate::{
     authority::{AuthorityName, Profile, ProfileRecord},
     error::{Error, Reason, Result},
@@ -24,9 +24,9 @@ pub async fn put_profile(app: &Arc<App>, call: &mut Call, text: String) -> Resul
     let refused = |text: String| Error::field(Reason::TextRefused, "text", text);
     let rules = keywright_pki::Profile::parse(&text).map_err(|e| refused(e.to_string()))?;
     let name = AuthorityName::parse(rules.name()).map_err(|e| refused(format!("name: {e}")))?;
-    if name.as_str() == CEREMONY {
+    if [CEREMONY, OCSP].contains(&name.as_str()) {
         return Err(refused(format!(
-            "the name {CEREMONY} is taken for the certificates of authorities"
+            "the name {name} is taken for the certificates of authorities"
         )));
     }
     kept(&rules).map_err(|text| refused(text.into()))?;

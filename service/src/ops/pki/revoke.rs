@@ -177,6 +177,7 @@ async fn revoke_one(app: &App, name: &CertificateRef, revocation: Revocation) ->
     let done = app.authorities.ledger().write(write).await? == Written::Done;
     if done {
         app.authorities.revoked(name);
+        app.authorities.status_changed(name);
     }
     Ok(done)
 }

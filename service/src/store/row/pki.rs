@@ -8,7 +8,7 @@ use super::{corrupt, id, unsigned};
 use crate::{
     authority::{
         AuthorityName, CertificateRecord, CertificateRef, CertificateState, CrlRecord, Intended,
-        Issuer, IssuerId, ProfileRecord, Reason, Revocation, Stage, Usage,
+        Issuer, IssuerId, ProfileRecord, Reason, Responder, Revocation, Stage, Usage,
     },
     key::{KeySpec, KeyUse, Revision, TenantId},
     store::{Result, Revoked},
@@ -89,6 +89,25 @@ rows! {
         entries: i64,
         sha256: Vec<u8>,
     }
+
+    struct ResponderRow {
+        issuer_id: Vec<u8>,
+        object_id: Vec<u8>,
+        spec: String,
+        proof: Vec<u8>,
+        token_serial: String,
+        certificate: Vec<u8>,
+        created_ms: i64,
+    }
+}
+
+fn signing_key(object: Vec<u8>, spec: &str, proof: &[u8]) -> Result<KeyRef> {
+    let spec = KeySpec::parse(spec, Some(KeyUse::Sign)).ok_or_else(|| corrupt("spec"))?;
+    Ok(KeyRef {
+        object: ObjectId(id(object, "object id")?),
+        spec,
+        proof: KeyProof::from_bytes(spec, proof).ok_or_else(|| corrupt("proof"))?,
+    })
 }
 
 fn digest(bytes: Vec<u8>) -> Result<[u8; 32]> {
@@ -143,18 +162,13 @@ fn list(text: &str) -> Result<Vec<String>> {
 
 impl IssuerRow {
     pub(in crate::store) fn issuer(self) -> Result<Issuer> {
-        let spec = KeySpec::parse(&self.spec, Some(KeyUse::Sign)).ok_or_else(|| corrupt("spec"))?;
         Ok(Issuer {
             id: IssuerId(id(self.id, "issuer id")?),
             tenant: TenantId(id(self.tenant_id, "tenant id")?),
             name: name(&self.name)?,
             stage: Stage::parse(&self.stage).ok_or_else(|| corrupt("stage"))?,
             text: self.text,
-            key: KeyRef {
-                object: ObjectId(id(self.object_id, "object id")?),
-                spec,
-                proof: KeyProof::from_bytes(spec, &self.proof).ok_or_else(|| corrupt("proof"))?,
-            },
+            key: signing_key(self.object_id, &self.spec, &self.proof)?,
             token_serial: self.token_serial,
             serial: serial(&self.serial)?,
             digest: digest(self.digest)?,
@@ -257,6 +271,18 @@ impl CrlRow {
             next_update_ms: self.next_update_ms,
             entries: unsigned(self.entries)?,
             sha256: digest(self.sha256)?,
+        })
+    }
+}
+
+impl ResponderRow {
+    pub(in crate::store) fn responder(self) -> Result<Responder> {
+        Ok(Responder {
+            issuer: IssuerId(id(self.issuer_id, "issuer id")?),
+            key: signing_key(self.object_id, &self.spec, &self.proof)?,
+            token_serial: self.token_serial,
+            certificate: self.certificate,
+            created_ms: self.created_ms,
         })
     }
 }

@@ -8,14 +8,15 @@ use super::{SqliteStore, taken, unavailable};
 use crate::{
     authority::{
         AuthorityName, CertificateRecord, CertificateRef, CrlRecord, Issuer, IssuerId,
-        ProfileRecord, Spki,
+        ProfileRecord, Responder, Spki,
     },
     key::TenantId,
     store::{
         Authorities, PkiStore, Result, Revoked, Search, StoreError, Write, Written,
         row::{
             pki::{
-                CertificateRow, CrlRow, IssuerRow, ProfileRow, RevokedRow, chain_bytes, list_text,
+                CertificateRow, CrlRow, IssuerRow, ProfileRow, ResponderRow, RevokedRow,
+                chain_bytes, list_text,
             },
             signed,
         },
@@ -26,6 +27,9 @@ const CERTIFICATE: &str = "SELECT issuer_id, serial, tenant_id, state, profile, 
     der, spki_sha256, names, not_before_ms, not_after_ms, shard, requested_by, request_key,
     request_sha256, lineage, created_ms, revoked_ms, reason, invalidity_ms
     FROM certificates";
+
+const RESPONDER: &str = "SELECT issuer_id, object_id, spec, proof, token_serial, certificate,
+    created_ms FROM responders";
 
 #[async_trait]
 impl PkiStore for SqliteStore {
@@ -58,6 +62,10 @@ impl PkiStore for SqliteStore {
         .fetch_all(&mut *tx)
         .await
         .map_err(unavailable)?;
+        let responders: Vec<ResponderRow> = sqlx::query_as(sql_text(RESPONDER, ""))
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(unavailable)?;
         let latest: Option<i64> = sqlx::query_scalar("SELECT MAX(created_ms) FROM certificates")
             .fetch_one(&mut *tx)
             .await
@@ -69,6 +77,7 @@ impl PkiStore for SqliteStore {
             issuers: all(issuers, IssuerRow::issuer)?,
             profiles: all(profiles, ProfileRow::profile)?,
             crls,
+            responders: all(responders, ResponderRow::responder)?,
             latest_ms: latest.max(published).unwrap_or(0),
         })
     }
@@ -331,6 +340,44 @@ impl PkiStore for SqliteStore {
         .map_err(unavailable)?;
         one(changed.rows_affected())
     }
+
+    async fn responder(&self, issuer: IssuerId) -> Result<Option<Responder>> {
+        let row: Option<ResponderRow> = sqlx::query_as(sql_text(
+            RESPONDER,
+            "WHERE issuer_id = $1 ORDER BY created_ms DESC LIMIT 1",
+        ))
+        .bind(issuer.0.to_vec())
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(unavailable)?;
+        row.map(ResponderRow::responder).transpose()
+    }
+
+    async fn set_responder(&self, responder: &Responder) -> Result<()> {
+        let mut tx = self.write().await?;
+        sqlx::query(
+            "INSERT INTO responders (object_id, issuer_id, spec, proof, token_serial,
+                 certificate, created_ms)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)
+             ON CONFLICT (object_id) DO UPDATE SET certificate = excluded.certificate",
+        )
+        .bind(responder.key.object.0.to_vec())
+        .bind(responder.issuer.0.to_vec())
+        .bind(responder.key.spec.name().to_owned())
+        .bind(responder.key.proof.to_bytes())
+        .bind(responder.token_serial.clone())
+        .bind(responder.certificate.clone())
+        .bind(responder.created_ms)
+        .execute(&mut *tx)
+        .await
+        .map_err(taken)?;
+        sqlx::query("DELETE FROM intents WHERE object_id = $1")
+            .bind(responder.key.object.0.to_vec())
+            .execute(&mut *tx)
+            .await
+            .map_err(unavailable)?;
+        tx.commit().await.map_err(unavailable)
+    }
 }
 
 enum Bound {
@@ -352,6 +399,10 @@ fn one(rows: u64) -> Result<()> {
 }
 
 fn sql(condition: &str) -> sqlx::AssertSqlSafe<String> {
+    sql_text(CERTIFICATE, condition)
+}
+
+fn sql_text(select: &str, condition: &str) -> sqlx::AssertSqlSafe<String> {
     // Both halves are constants of this file.
-    sqlx::AssertSqlSafe(format!("{CERTIFICATE} {condition}"))
+    sqlx::AssertSqlSafe(format!("{select} {condition}"))
 }
