@@ -64,7 +64,7 @@ pub async fn serve_http(
         () = accepting => {}
     }
     drop(stopped);
-    drop(stopping.send(()));
+    let _ = stopping.send(());
     // Every connection has its own end.
     stopping.closed().await;
 }
