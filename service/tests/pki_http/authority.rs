@@ -3,7 +3,7 @@
 
 use std::{
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     sync::Arc,
     time::{Duration, Instant},
@@ -189,7 +189,7 @@ impl Pki {
         let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
         let run = move || {
             Command::new("openssl")
-                .current_dir(&dir as &Path)
+                .current_dir(&dir)
                 .args(words)
                 .output()
                 .expect("the command openssl")
