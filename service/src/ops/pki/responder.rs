@@ -13,7 +13,8 @@ use std::{
 
 use keywright_hsm::{KeyRef, KeySpec};
 use keywright_pki::{
-    Attribute, CertificateInfo, Draft, Kind, OcspResponder, Plan, Serial, Subject, SubjectKey, Urls,
+    Attribute, CertificateInfo, Draft, KeyReuse, Kind, OcspResponder, Plan, Serial, Subject,
+    SubjectKey, Urls,
 };
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
@@ -225,6 +226,8 @@ async fn certify(
     let begin = Write::Begin {
         intended: Box::new(intended.clone()),
         requests_since_ms: 0,
+        // The key stays and its certificate is renewed.
+        reuse: KeyReuse::ForbidAfterRevocation,
     };
     match app.authorities.ledger().write(begin).await? {
         Written::Done => {}
