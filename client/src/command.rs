@@ -150,9 +150,10 @@ async fn ask(client: &Client, command: Cmd, output: Output) -> Result<(), Failur
         | Cmd::Encrypt { .. }
         | Cmd::Decrypt { .. }
         | Cmd::Rewrap { .. }
-        | Cmd::Reencrypt { .. } => Err(Failure::new(
-            FailureKind::Other,
-            "this command asks no server",
-        )),
+        | Cmd::Reencrypt { .. } => Err(no_question()),
     }
+}
+
+fn no_question() -> Failure {
+    Failure::new(FailureKind::Other, "this command asks no server")
 }

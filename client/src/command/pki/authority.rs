@@ -59,7 +59,7 @@ pub(super) async fn named(client: &Client, which: &str) -> Result<proto::Issuer,
 
 fn list(issuers: &[proto::Issuer], output: Output) -> Result<(), Failure> {
     if output == Output::Json {
-        let all = issuers.iter().map(|i| facts(i)).collect();
+        let all = issuers.iter().map(facts).collect();
         return output::json(&Value::Array(all));
     }
     let mut table = table(&[

@@ -232,7 +232,7 @@ mod tests {
         root: &CertifiedIssuer<'_, KeyPair>,
         serial: u64,
     ) -> CertificateRevocationListDer<'static> {
-        let now = std::time::SystemTime::now();
+        let now = std::time::SystemTime::from(jiff::Timestamp::now());
         let params = CertificateRevocationListParams {
             this_update: (now - Duration::from_secs(60)).into(),
             next_update: (now + Duration::from_secs(3600)).into(),
@@ -262,7 +262,7 @@ mod tests {
             check(&Case {
                 certificate: leaf.der(),
                 between: &[],
-                roots: &[root.clone()],
+                roots: std::slice::from_ref(root),
                 crls,
                 name: Some(&name),
                 now,
