@@ -221,8 +221,11 @@ mod tests {
 
     use super::*;
 
-    fn authority() -> CertifiedIssuer<'static, KeyPair> {
+    fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
         let mut params = CertificateParams::default();
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
@@ -251,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_certificate_is_good_until_something_is_wrong() {
-        let (root, other) = (authority(), authority());
+        let (root, other, namesake) = (authority("a"), authority("b"), authority("a"));
         let mut params = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
         params.serial_number = Some(SerialNumber::from(77));
         let leaf = params
@@ -281,7 +284,11 @@ mod tests {
         );
         says(
             judge(root.der(), &[crl(&other, 1)], "a.example", now),
-            "CRL",
+            "no CRL that was given speaks for it",
+        );
+        says(
+            judge(root.der(), &[crl(&namesake, 1)], "a.example", now),
+            "the signature of the CRL is wrong",
         );
         says(
             judge(root.der(), &[], "b.example", now),
