@@ -275,7 +275,9 @@ fn validate(
 }
 
 /// Roles of the default policies: they may stand in policies without having members.
-const DEFAULT_ROLE_NAMES: [&str; 6] = [
+const DEFAULT_ROLE_NAMES: [&str; 8] = [
+    "pki-user",
+    "pki-admin",
     "key-user",
     "key-admin",
     "rewrapper",

@@ -207,6 +207,7 @@ pub async fn commit_ceremony(app: &Arc<App>, call: &mut Call, id: IssuerId) -> R
     };
     app.store.change_issuer(&next).await.map_err(changed)?;
     let authority = change.publish_issuer(next)?;
+    app.authorities.crl_is_due(authority.issuer.id);
     info!(issuer = %spec.name, stage = authority.issuer.stage.name(), "ceremony carried out");
     Ok(Committed { authority, csr })
 }
