@@ -230,6 +230,16 @@ impl San {
         DnsName::parse(text).map(Self::Dns)
     }
 
+    /// The name without its kind, as people write it.
+    #[must_use]
+    pub fn value(&self) -> String {
+        match self {
+            Self::Dns(name) => name.to_string(),
+            Self::Ip(address) => address.to_string(),
+            Self::Uri(uri) => uri.to_string(),
+        }
+    }
+
     /// An IP address from its 4 or 16 octets.
     ///
     /// # Errors

@@ -452,7 +452,7 @@ base = "http://pki.example.internal:8480"
             ("1825", "0", "validity_days"),
             ("1825", "99999", "validity_days"),
             ("shards = 4", "shards = 4\napprovals = 1", "approvals"),
-            ("\"DE\"", "\"Germany\"", "country"),
+            ("\"DE\"", "\"Germany\"", "Country"),
             ("\"Example Services\"", "\"\"", "subject"),
             ("10.20.0.0/16", "10.20.0.1/16", "10.20.0.1/16"),
             ("10.20.0.0/16", "10.20.0.0/33", "33"),

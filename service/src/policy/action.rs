@@ -162,10 +162,24 @@ impl Action {
         }
     }
 
-    /// Is it about a key (also one that is to be made), or about a tenant as a whole?
+    /// What it is done to.
     #[must_use]
-    pub fn on_key(self) -> bool {
-        !matches!(self, Self::ListKeys | Self::GenerateRandom)
+    pub fn about(self) -> About {
+        match self {
+            Self::IssueCertificate | Self::RenewCertificate => About::Profile,
+            Self::ListKeys
+            | Self::GenerateRandom
+            | Self::GetCertificate
+            | Self::RevokeCertificate
+            | Self::GetAuthority
+            | Self::PlanCeremony
+            | Self::ApproveCeremony
+            | Self::CommitCeremony
+            | Self::ChangeIssuer
+            | Self::ChangeProfile
+            | Self::BlockKey => About::Tenant,
+            _ => About::Key,
+        }
     }
 
     /// The inverse of [`Action::name`].
@@ -173,6 +187,17 @@ impl Action {
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|a| a.name() == text)
     }
+}
+
+/// What an action is done to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// A key, also one that is to be made.
+    Key,
+    /// A profile for certificates.
+    Profile,
+    /// A tenant as a whole.
+    Tenant,
 }
 
 /// An action on a key that exists; sealed.

@@ -155,7 +155,7 @@ impl Engine {
                     spec: p.spec,
                     labels: &p.labels,
                 };
-                Arc::new(self.ask(asking, A::ACTION, Some(&seen)))
+                Arc::new(self.judge(asking, A::ACTION, &Resource::Key(&seen)))
             }
             None => self.about_tenant(asking, A::ACTION),
         };
@@ -222,7 +222,7 @@ impl Engine {
         }
         let Revision(revision) = key.revision;
         self.cached(asking, action, (key.id, revision), || {
-            self.ask(asking, action, Some(&Seen::of(key)))
+            self.judge(asking, action, &Resource::Key(&Seen::of(key)))
         })
     }
 
@@ -230,24 +230,16 @@ impl Engine {
     #[must_use]
     pub fn about_tenant(&self, asking: &Asking<'_>, action: Action) -> Arc<Verdict> {
         let tenant = (KeyId(asking.caller.tenant.0), 0);
-        self.cached(asking, action, tenant, || self.ask(asking, action, None))
+        self.cached(asking, action, tenant, || {
+            self.judge(asking, action, &Resource::Tenant)
+        })
     }
 
     /// The same about a key that is not there yet, or not in this picture: never
     /// remembered, for its revision may come to belong to another picture.
     #[must_use]
     pub fn about_proposal(&self, asking: &Asking<'_>, action: Action, next: &Key) -> Verdict {
-        self.ask(asking, action, Some(&Seen::of(next)))
-    }
-
-    /// The same about a key that stands in a test.
-    pub(super) fn try_out(
-        &self,
-        asking: &Asking<'_>,
-        action: Action,
-        key: Option<&Seen<'_>>,
-    ) -> Verdict {
-        self.ask(asking, action, key)
+        self.judge(asking, action, &Resource::Key(&Seen::of(next)))
     }
 
     fn cached(
@@ -271,13 +263,12 @@ impl Engine {
         self.verdicts.get_with(question, || Arc::new(ask()))
     }
 
-    /// About a key, or about the caller's tenant.
-    fn ask(&self, asking: &Asking<'_>, action: Action, key: Option<&Seen<'_>>) -> Verdict {
-        let resource = key.map_or(Resource::Tenant, Resource::Key);
-        self.judge(asking, action, &resource)
-    }
-
-    fn judge(&self, asking: &Asking<'_>, action: Action, resource: &Resource<'_>) -> Verdict {
+    pub(super) fn judge(
+        &self,
+        asking: &Asking<'_>,
+        action: Action,
+        resource: &Resource<'_>,
+    ) -> Verdict {
         let undecided = |why: String| {
             tracing::error!(caller = %asking.caller.id, action = action.name(), why = %why, "policy undecided, so denied");
             Verdict {
@@ -317,6 +308,7 @@ impl std::fmt::Debug for Engine {
 
 #[cfg(test)]
 mod tests {
+    use crate::policy::About;
     use keywright_pki::SpiffeId;
 
     use sha2::Sha256;
@@ -446,7 +438,7 @@ mod tests {
         let stranger = asking(&stranger);
         assert!(!engine.about_key(&stranger, Action::Decrypt, &key).allowed());
         // And Cedar's own wall, with the one in code taken away.
-        let verdict = engine.ask(&stranger, Action::Decrypt, Some(&Seen::of(&key)));
+        let verdict = engine.judge(&stranger, Action::Decrypt, &Resource::Key(&Seen::of(&key)));
         assert_eq!(verdict.policies(), ["keywright:tenant-wall-keys"]);
     }
 
@@ -633,13 +625,22 @@ mod tests {
         let nobody = caller("spiffe://a/nobody", 2);
         let nobody = asking(&nobody);
         for action in Action::ALL {
-            let on_key = engine.ask(&nobody, action, Some(&Seen::of(&key)));
-            let on_tenant = engine.ask(&nobody, action, None);
-            assert!(
-                on_key.allowed() ^ on_tenant.allowed(),
-                "{action:?} must apply to exactly one resource"
-            );
-            assert_eq!(on_key.allowed(), action.on_key(), "{action:?}");
+            let profile = SeenProfile {
+                tenant: key.tenant,
+                name: "x",
+            };
+            for (about, resource) in [
+                (About::Key, Resource::Key(&Seen::of(&key))),
+                (About::Profile, Resource::Profile(&profile)),
+                (About::Tenant, Resource::Tenant),
+            ] {
+                let verdict = engine.judge(&nobody, action, &resource);
+                assert_eq!(
+                    verdict.allowed(),
+                    action.about() == about,
+                    "{action:?} {about:?}"
+                );
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ use std::{marker::PhantomData, sync::Arc};
 
 use keywright_pki::SpiffeId;
 
-pub use action::{Action, KeyAction, ProfileAction, TenantAction, act};
+pub use action::{About, Action, KeyAction, ProfileAction, TenantAction, act};
 pub use engine::Engine;
 pub use roles::{Roles, RolesError};
 pub use set::{BUILTIN, DEFAULT_ROLES, DEV, Finding, Misfit, PolicyError, SCHEMA};

@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, fs, path::Path};
 use keywright_pki::SpiffeId;
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Asking, Caller, Engine, PolicyError, request::Seen};
+use super::{
+    About, Action, Asking, Caller, Engine, PolicyError,
+    request::{Resource, Seen, SeenProfile},
+};
 use crate::{
     envelope::Context,
     key::{KeyName, KeySpec, KeyUse, Labels, TenantId},
@@ -41,8 +44,10 @@ struct Trial {
     tenant: String,
     /// As in policies.
     action: String,
-    /// None: an action on the tenant.
+    /// For actions on a key.
     key: Option<TrialKey>,
+    /// For actions under a profile: its name.
+    profile: Option<String>,
     #[serde(default)]
     context: BTreeMap<String, String>,
     /// RFC 3339.
@@ -136,7 +141,7 @@ fn run_text(engine: &Engine, file: &str, text: &str) -> Result<Vec<Outcome>, Pol
 fn run_one(engine: &Engine, trial: &Trial) -> Result<Option<String>, String> {
     let action = Action::parse(&trial.action)
         .ok_or_else(|| format!("action: there is no {:?}", trial.action))?;
-    fits(action, trial.key.is_some())?;
+    fits(action, trial)?;
     let id = SpiffeId::parse(&trial.caller).map_err(|e| format!("caller: the SPIFFE id {e}"))?;
     let caller = Caller {
         id,
@@ -152,9 +157,14 @@ fn run_one(engine: &Engine, trial: &Trial) -> Result<Option<String>, String> {
         now_ms: now.as_millisecond(),
         context: Some(&context),
     };
-    let verdict = match &trial.key {
-        None => engine.try_out(&asking, action, None),
-        Some(key) => {
+    let verdict = match (&trial.key, &trial.profile) {
+        (None, None) => engine.judge(&asking, action, &Resource::Tenant),
+        (None, Some(name)) => {
+            let tenant = tenant_id(&trial.tenant);
+            let seen = SeenProfile { tenant, name };
+            engine.judge(&asking, action, &Resource::Profile(&seen))
+        }
+        (Some(key), _) => {
             let name = KeyName::parse(&key.name).map_err(|e| format!("key.name: {e}"))?;
             let labels = Labels::new(key.labels.clone()).map_err(|e| format!("key.labels: {e}"))?;
             let seen = Seen {
@@ -164,7 +174,7 @@ fn run_one(engine: &Engine, trial: &Trial) -> Result<Option<String>, String> {
                 spec: spec(key)?,
                 labels: &labels,
             };
-            engine.try_out(&asking, action, Some(&seen))
+            engine.judge(&asking, action, &Resource::Key(&seen))
         }
     };
     // Nobody decided: neither an allow nor the deny that a test may expect.
@@ -199,13 +209,22 @@ fn run_one(engine: &Engine, trial: &Trial) -> Result<Option<String>, String> {
 }
 
 /// A question that could never be asked is denied for that alone, and proves nothing.
-fn fits(action: Action, has_key: bool) -> Result<(), String> {
+fn fits(action: Action, trial: &Trial) -> Result<(), String> {
     let name = action.name();
-    match (has_key, action.on_key()) {
-        (false, true) => Err(format!(
+    let about = action.about();
+    match (&trial.key, &trial.profile) {
+        (None, _) if about == About::Key => Err(format!(
             "{name} is about a key; say which: key = {{ name = \"...\" }}"
         )),
-        (true, false) => Err(format!("{name} is about no key; leave key out")),
+        (_, None) if about == About::Profile => Err(format!(
+            "{name} is about a profile; say which: profile = \"...\""
+        )),
+        (Some(_), _) if about != About::Key => {
+            Err(format!("{name} is about no key; leave key out"))
+        }
+        (_, Some(_)) if about != About::Profile => {
+            Err(format!("{name} is about no profile; leave profile out"))
+        }
         _ => Ok(()),
     }
 }
@@ -283,6 +302,8 @@ mod tests {
         );
         let by = format!("action = \"encrypt\"\n{key}\nexpect = \"allow\"\npolicies = [\"x\"]");
         assert_eq!(one(&by), Ok(Some("decided by key-user, not by x".into())));
+        let issue = "action = \"issue_certificate\"\nprofile = \"p\"\nexpect = \"allow\"";
+        assert_eq!(one(issue), Ok(Some("denied; no policy allows it".into())));
         // The wall between tenants stands here too.
         let other =
             "action = \"encrypt\"\nkey = { name = \"a\", tenant = \"b\" }\nexpect = \"deny\"";
@@ -311,6 +332,14 @@ mod tests {
             (
                 "action = \"list_keys\"\nexpect = \"deny\"\nkey = { name = \"a\" }",
                 "leave key out",
+            ),
+            (
+                "action = \"issue_certificate\"\nexpect = \"deny\"",
+                "is about a profile",
+            ),
+            (
+                "action = \"encrypt\"\nkey = { name = \"a\" }\nprofile = \"p\"\nexpect = \"deny\"",
+                "leave profile out",
             ),
             ("action = \"fly\"\nexpect = \"deny\"", "fly"),
             ("action = \"encrypt\"\nexpect = \"maybe\"", "maybe"),

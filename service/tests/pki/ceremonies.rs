@@ -117,8 +117,8 @@ async fn bad_texts_say_where_and_leave_no_key_on_the_token() {
         // Longer than its root: found when the certificate is drafted.
         (
             INTERMEDIATE.replace("365", "3651"),
-            "TEXT_REFUSED",
-            "issuer",
+            "LINT_REFUSED",
+            "shorten the validity",
         ),
     ] {
         let e = plan(&it, "red", &text).await.unwrap_err();

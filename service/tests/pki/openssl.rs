@@ -45,7 +45,9 @@ pub(crate) fn verify(
     write("between.pem", "CERTIFICATE", between);
     write("leaf.pem", "CERTIFICATE", &[leaf]);
     let mut arguments = vec!["verify", "-x509_strict", "-CAfile", "root.pem"];
-    arguments.extend(["-untrusted", "between.pem"]);
+    if !between.is_empty() {
+        arguments.extend(["-untrusted", "between.pem"]);
+    }
     if let Some(crl) = crl {
         write("list.pem", "X509 CRL", &[crl]);
         arguments.extend(["-crl_check", "-CRLfile", "list.pem"]);

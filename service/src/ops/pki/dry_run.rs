@@ -45,7 +45,7 @@ pub async fn dry_run(app: &Arc<App>, call: &mut Call, request: SignCsr) -> Resul
     let mut dry = Dry {
         profile: profile_label(&wanted.profile),
         issuer: authority.issuer.name.to_string(),
-        names: wanted.sans.iter().map(ToString::to_string).collect(),
+        names: wanted.sans.iter().map(keywright_pki::San::value).collect(),
         violations: Vec::new(),
         not_before: 0,
         not_after: 0,
@@ -54,7 +54,7 @@ pub async fn dry_run(app: &Arc<App>, call: &mut Call, request: SignCsr) -> Resul
     match plan(app, &authority, &wanted, call.now_ms)? {
         Err(violations) => dry.violations = violations,
         Ok(plan) => {
-            dry.names = plan.sans.iter().map(ToString::to_string).collect();
+            dry.names = plan.sans.iter().map(keywright_pki::San::value).collect();
             (dry.not_before, dry.not_after) = (plan.not_before, plan.not_after);
             let draft = draft(&authority, plan)?;
             dry.tbs = draft.tbs().to_vec();

@@ -433,7 +433,7 @@ fn intended(
         profile_version: record.version,
         tbs: unsigned.tbs().to_vec(),
         spki: plan.key.spki_sha256(),
-        names: plan.sans.iter().map(ToString::to_string).collect(),
+        names: plan.sans.iter().map(San::value).collect(),
         not_before_ms: i64::try_from(plan.not_before).unwrap_or(0) * 1000,
         not_after_ms: last_ms(plan.not_after),
         shard: ceremony(&authority.issuer)?.shard_of(&plan.serial),
