@@ -31,6 +31,9 @@ pub enum Kind {
     Unsafe,
     /// The vendor or us: the token answered something it must not answer.
     Fault,
+    /// The operator: the token made a signature that its public key does not verify. Use
+    /// the key no more before it is known why.
+    BadSignature,
 }
 
 impl Kind {
@@ -49,6 +52,7 @@ impl Kind {
             Self::Setup => "setup",
             Self::Unsafe => "unsafe",
             Self::Fault => "fault",
+            Self::BadSignature => "bad_signature",
         }
     }
 }

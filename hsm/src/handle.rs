@@ -65,7 +65,7 @@ fn verified(job: &Sign, signature: Vec<u8>) -> Result<Vec<u8>> {
     match public(job)?.verify(job.how, &job.input, &signature) {
         Ok(()) => Ok(signature),
         Err(_) => Err(Error::new(
-            Kind::Fault,
+            Kind::BadSignature,
             "the token made a signature that does not verify",
         )),
     }

@@ -315,7 +315,7 @@ impl From<hsm::Error> for Error {
             // Our own words, with the mechanism named: it is for the caller to choose
             // another algorithm, or for the operator to buy another token.
             hsm::Kind::Unsupported => Self::new(Reason::TokenCannot, internal.clone()),
-            hsm::Kind::Setup | hsm::Kind::Unsafe | hsm::Kind::Fault => {
+            hsm::Kind::Setup | hsm::Kind::Unsafe | hsm::Kind::Fault | hsm::Kind::BadSignature => {
                 return Self::internal(internal);
             }
         }

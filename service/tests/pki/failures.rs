@@ -6,7 +6,7 @@ use rcgen::KeyPair;
 
 use crate::common::{
     Appliance,
-    authority::{NAME, crl, csr, dns, hierarchy, issue, issued, sign},
+    authority::{NAME, crl, csr, dns, hierarchy, issue, issued, lists_made, sign},
     reason,
 };
 
@@ -40,7 +40,7 @@ async fn refused(it: &Appliance) -> String {
 async fn a_wrong_signature_stops_the_issuer_until_somebody_has_looked() {
     let it = Appliance::start().await;
     hierarchy(&it, "red").await;
-    crl(&it, "int-a", 2, 0).await;
+    lists_made(&it).await;
     it.device.inject([Fault::FlipBit]);
     assert_eq!(refused(&it).await, "ISSUER_STATE");
     let stopped = issuer(&it, "int-a").await;
@@ -63,7 +63,7 @@ async fn a_wrong_signature_stops_the_issuer_until_somebody_has_looked() {
 async fn an_issuer_that_is_stopped_or_has_lost_its_key_signs_nothing() {
     let it = Appliance::start().await;
     hierarchy(&it, "red").await;
-    crl(&it, "int-a", 2, 0).await;
+    lists_made(&it).await;
     let_sign(&it, false).await;
     assert_eq!(refused(&it).await, "ISSUER_STATE");
     let_sign(&it, true).await;

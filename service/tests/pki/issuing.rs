@@ -6,7 +6,7 @@ use rcgen::{KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SanType};
 use crate::{
     common::{
         Appliance,
-        authority::{NAME, csr, dns, hierarchy, issue, issued, sign, spiffe},
+        authority::{NAME, csr, dns, hierarchy, issue, issued, lists_made, sign, spiffe},
     },
     openssl, verify,
 };
@@ -129,6 +129,7 @@ async fn a_dry_run_says_what_would_happen_and_does_nothing() {
             .await;
         dry.unwrap().into_inner()
     };
+    lists_made(&it).await;
     let operations = it.device.operations();
     let good = run(vec![dns(NAME)]).await;
     assert!(good.would_issue && good.violations.is_empty(), "{good:?}");

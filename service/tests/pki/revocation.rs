@@ -153,7 +153,7 @@ async fn an_expired_entry_is_listed_once_more_and_then_goes() {
     )
     .await
     .unwrap();
-    crl(&it, "int-a", 2, 0).await;
+    crl(&it, "int-a", 0, 1).await;
     let publish = async |entries: u64| {
         let all = it.app.authorities.all_issuers();
         let int = all

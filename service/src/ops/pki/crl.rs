@@ -131,7 +131,8 @@ pub async fn publish(app: &App, authority: &Authority) -> Result<()> {
     let spec = ceremony(issuer)?;
     let revoked = app.store.revoked(issuer.id).await?;
     let now_ms = app.authorities.signing_time(app.clock.now_ms())?;
-    for shard in 0..=spec.shards {
+    // The full one last: who sees it may rely on the shards.
+    for shard in (1..=spec.shards).chain([0]) {
         let scope = match shard {
             0 => Scope::Full,
             n => match spec.shard_url(n) {

@@ -47,6 +47,10 @@ pub(super) async fn sign<T: Document>(
             hsm::Kind::Busy | hsm::Kind::Unsupported | hsm::Kind::Blocked => {
                 NotSigned::Refused(e.into())
             }
+            hsm::Kind::BadSignature => {
+                error!(error = %e, "a signature failed its self-check");
+                NotSigned::SelfCheck(SelfCheckFailed::Signature)
+            }
             _ => NotSigned::Unknown(e.into()),
         })?;
     let signature = match key.spec {
