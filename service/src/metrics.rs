@@ -115,6 +115,12 @@ pub fn describe() {
         "Seconds until the next scheduled destruction; NaN when there is none"
     );
     describe_counter!(RELOADS, "Reloads of certificates and policies by result");
+    describe_public();
+    from_zero();
+}
+
+/// The public door of the PKI.
+fn describe_public() {
     describe_counter!(
         HTTP,
         "Requests at the public HTTP door, by what was asked for and outcome"
@@ -123,7 +129,6 @@ pub fn describe() {
         OCSP,
         "OCSP answers by what they say and where they came from"
     );
-    from_zero();
 }
 
 /// A counter that is not there cannot be told from one that never counted, and its first

@@ -56,7 +56,6 @@ struct Kind(&'static str);
 const CERTIFICATE_MAX_AGE: u64 = 24 * 60 * 60;
 
 /// The routes of the door.
-#[must_use]
 pub fn pki_routes(app: &Arc<App>, tenants: &Tenants) -> Router {
     let door = Door {
         app: Arc::clone(app),

@@ -158,7 +158,7 @@ impl Pki {
             .await
             .unwrap();
         let der = issued.record.certificate;
-        self.put(&format!("{name}.pem"), &[der.clone()]);
+        self.put(&format!("{name}.pem"), std::slice::from_ref(&der));
         der
     }
 

@@ -151,7 +151,42 @@ async fn authorities(store: &dyn Store) {
 
 async fn certificates(store: &dyn Store) {
     let first = intended(1, "key-of-a-request");
-    assert_eq!(one(store, begin(&first, 0, LATER)).await, Written::Done);
+    let twin = begins(store, &first).await;
+    outcomes(store, &twin).await;
+    used_keys(store, &first).await;
+
+    let listed = store.revoked(issuer().id).await.unwrap();
+    assert_eq!(listed.len(), 2);
+    assert_eq!((listed[0].revocation, listed[0].shard), (REVOCATION, 2));
+    let found = store
+        .certificate(tenant().id, &first.name)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (found.state, found.certificate),
+        (CertificateState::Revoked, vec![0xcc, 1])
+    );
+    let other = store.certificate(TenantId([8; 16]), &first.name).await;
+    assert!(other.unwrap().is_none(), "another tenant");
+}
+
+const REVOCATION: Revocation = Revocation {
+    revoked_ms: 70,
+    reason: Reason::Superseded,
+    invalidity_ms: Some(60),
+};
+
+fn finish(n: u8) -> Write {
+    Write::Finish {
+        name: intended(n, "").name,
+        certificate: vec![0xcc, n],
+    }
+}
+
+/// A serial and an idempotency key are there once; the second certificate that may be.
+async fn begins(store: &dyn Store, first: &Intended) -> Intended {
+    assert_eq!(one(store, begin(first, 0, LATER)).await, Written::Done);
     // The same idempotency key; too old to matter; the same serial.
     let twin = Intended {
         name: intended(2, "").name,
@@ -162,7 +197,7 @@ async fn certificates(store: &dyn Store) {
     };
     assert_eq!(
         (&known.intended, known.state),
-        (&first, CertificateState::Intended)
+        (first, CertificateState::Intended)
     );
     let serial = Intended {
         request_key: String::new(),
@@ -173,11 +208,10 @@ async fn certificates(store: &dyn Store) {
         Written::SerialTaken
     );
     assert_eq!(one(store, begin(&twin, 101, LATER)).await, Written::Done);
+    twin
+}
 
-    let finish = |n| Write::Finish {
-        name: intended(n, "").name,
-        certificate: vec![0xcc, n],
-    };
+async fn outcomes(store: &dyn Store, twin: &Intended) {
     // A group: each by itself, in order.
     let group = [finish(1), finish(1), finish(9)];
     let expected = [Written::Done, Written::NotThere, Written::NotThere];
@@ -187,8 +221,10 @@ async fn certificates(store: &dyn Store) {
     };
     assert_eq!(one(store, fail).await, Written::Done);
     assert_eq!(one(store, finish(2)).await, Written::NotThere, "it failed");
+}
 
-    // A key that is certified already; that was revoked; that is blocked.
+/// A key that is certified already; that was revoked; that is blocked.
+async fn used_keys(store: &dyn Store, first: &Intended) {
     let same_key = |n| Intended {
         spki: first.spki,
         ..intended(n, "")
@@ -199,14 +235,9 @@ async fn certificates(store: &dyn Store) {
         one(store, begin(&same_key(3), 0, LATER)).await,
         Written::Done
     );
-    let revocation = Revocation {
-        revoked_ms: 70,
-        reason: Reason::Superseded,
-        invalidity_ms: Some(60),
-    };
     let revoke = |n| Write::Revoke {
         name: intended(n, "").name,
-        revocation,
+        revocation: REVOCATION,
     };
     let group = [revoke(1), revoke(1), revoke(2), revoke(3)];
     let expected = [
@@ -235,21 +266,6 @@ async fn certificates(store: &dyn Store) {
         one(store, begin(&intended(5, ""), 0, LATER)).await,
         Written::Blocked
     );
-
-    let listed = store.revoked(issuer().id).await.unwrap();
-    assert_eq!(listed.len(), 2);
-    assert_eq!((listed[0].revocation, listed[0].shard), (revocation, 2));
-    let found = store
-        .certificate(tenant().id, &first.name)
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(
-        (found.state, found.certificate),
-        (CertificateState::Revoked, vec![0xcc, 1])
-    );
-    let other = store.certificate(TenantId([8; 16]), &first.name).await;
-    assert!(other.unwrap().is_none(), "another tenant");
 }
 
 async fn searches(store: &dyn Store) {
