@@ -51,7 +51,7 @@ docs: ## the reference of docs/clients.md, from the comments of the .proto files
 
 bench: release ## throughput against an echo of the same bytes and the token itself, and the parts
 	cargo bench --locked -p keywright-benches --bench end_to_end
-	cargo bench --locked -p keywright-benches --bench envelope --bench hsm
+	cargo bench --locked -p keywright-benches --bench pki --bench envelope --bench hsm
 
 bench-smoke: build ## does every benchmark still run? no figures
 	cargo test --locked -p keywright-benches --benches -- --test

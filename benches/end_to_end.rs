@@ -24,16 +24,13 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use keywright_benches::{
     Server, connect,
+    load::{Plan, drive, median},
     raw::{self, RawToken, Work, serve_raw},
     serve_echo,
 };
@@ -63,12 +60,6 @@ const TOKEN_TARGET: f64 = 0.70;
 /// Requests in flight on one connection.
 const IN_FLIGHT: usize = 32;
 
-#[derive(Clone, Copy)]
-struct Plan {
-    rounds: usize,
-    window: Duration,
-}
-
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if let [flag, dir] = args.as_slice()
@@ -76,20 +67,12 @@ fn main() {
     {
         return serve_echo(&PathBuf::from(dir));
     }
-    if args == [raw::FLAG] {
-        return serve_raw();
+    if let [flag, module] = args.as_slice()
+        && flag == raw::FLAG
+    {
+        return serve_raw(module.into());
     }
-    let plan = if args.iter().any(|a| a == "--test") {
-        Plan {
-            rounds: 1,
-            window: Duration::from_millis(100),
-        }
-    } else {
-        Plan {
-            rounds: 9,
-            window: Duration::from_millis(400),
-        }
-    };
+    let plan = Plan::of(&args, IN_FLIGHT);
     let dir = tempfile::tempdir().unwrap();
     let daemon = Server::daemon(dir.path());
     let echo = Server::echo(dir.path());
@@ -276,7 +259,7 @@ async fn other_operations(to_daemon: &Client, to_echo: &Client, plan: Plan) {
 
 /// Sign and MAC over TLS against the same calls on a token without Keywright.
 async fn against_the_token(to_daemon: &Client, daemon: &Server, dir: &Path, plan: Plan) {
-    let mut token = RawToken::start(dir);
+    let mut token = RawToken::start(dir, Path::new(raw::SOFTHSM2));
     let (count, size) = SIGNED;
     println!(
         "\nOver TLS with durable audit, {IN_FLIGHT} requests in flight, against C_SignInit and C_Sign alone on a SoftHSM2 token"
@@ -360,42 +343,9 @@ async fn ask_token(client: &Client, work: Work, key: String, inputs: Vec<Bytes>)
             let answer = client.crypto().mac(request).await.unwrap().into_inner();
             answer.macs.len() - answer.errors.len()
         }
+        Work::Issue => panic!("certificates have a benchmark of their own"),
     };
     assert_eq!(made, count, "items failed");
-}
-
-struct Measured {
-    per_second: f64,
-    requests: f64,
-}
-
-/// Closed loop: `IN_FLIGHT` callers for one window.
-async fn drive<F: Future<Output = ()> + Send + 'static>(
-    plan: Plan,
-    call: impl Fn() -> F + Send + Sync + 'static,
-) -> Measured {
-    let (call, done) = (Arc::new(call), Arc::new(AtomicU64::new(0)));
-    let start = Instant::now();
-    let end = start + plan.window;
-    let callers: Vec<_> = (0..IN_FLIGHT)
-        .map(|_| {
-            let (call, done) = (Arc::clone(&call), Arc::clone(&done));
-            tokio::spawn(async move {
-                while Instant::now() < end {
-                    call().await;
-                    done.fetch_add(1, Ordering::Relaxed);
-                }
-            })
-        })
-        .collect();
-    for caller in callers {
-        caller.await.unwrap();
-    }
-    let requests = done.load(Ordering::Relaxed) as f64;
-    Measured {
-        per_second: requests / start.elapsed().as_secs_f64(),
-        requests,
-    }
 }
 
 /// Items per second of sealing alone, on one core, derivation once per batch.
@@ -423,9 +373,4 @@ fn aead_loop(count: usize, size: usize, window: Duration) -> f64 {
         sealed += count;
     }
     sealed as f64 / start.elapsed().as_secs_f64()
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::desk::Desk;
 use keywright_hsm::{
     Connector, Curve, Hash, KeyRef, KeySpec, Lane, ObjectId, Pin, PinSource, Signing,
     pkcs11::{self, Device, NewToken, TokenConfig, provision},
@@ -25,7 +26,8 @@ use keywright_hsm::{
 
 /// The flag that makes a bench executable this process.
 pub const FLAG: &str = "--raw";
-const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
+/// SoftHSM2 on Debian.
+pub const SOFTHSM2: &str = "/usr/lib/softhsm/libsofthsm2.so";
 const LABEL: &str = "raw";
 const PIN: &str = "123456";
 
@@ -36,6 +38,8 @@ pub enum Work {
     Sign,
     /// HMAC-SHA-256 of 64 bytes.
     Mac,
+    /// A whole certificate with one such signature: request, profile, lint, self-check.
+    Issue,
 }
 
 /// The process; ends with this value.
@@ -47,9 +51,16 @@ pub struct RawToken {
 }
 
 impl RawToken {
-    /// Makes a token under `dir`, in a process that has its SoftHSM2 configuration.
+    /// Makes a token under `dir` with this module, in a process that has its SoftHSM2
+    /// configuration.
     #[must_use]
-    pub fn start(dir: &Path) -> Self {
+    pub fn start(dir: &Path, module: &Path) -> Self {
+        Self::start_with(dir, module, &[])
+    }
+
+    /// The same with more in its environment.
+    #[must_use]
+    pub fn start_with(dir: &Path, module: &Path, environment: &[(&str, String)]) -> Self {
         let dir = dir.join("raw");
         fs::create_dir_all(dir.join("tokens")).unwrap();
         let conf = dir.join("softhsm2.conf");
@@ -61,7 +72,9 @@ impl RawToken {
         fs::write(&conf, text).unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap())
             .arg(FLAG)
+            .arg(module)
             .env("SOFTHSM2_CONF", conf)
+            .envs(environment.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -73,9 +86,44 @@ impl RawToken {
         }
     }
 
-    /// Calls per second over one window.
+    /// Calls per second over one window, from one thread for each worker of the daemon.
     pub fn per_second(&mut self, work: Work, window: Duration) -> f64 {
-        writeln!(self.orders, "{work:?} {}", window.as_millis()).unwrap();
+        self.order(work, 0, window)
+    }
+
+    /// The same from one thread.
+    pub fn alone(&mut self, work: Work, window: Duration) -> f64 {
+        self.order(work, 1, window)
+    }
+
+    /// Microseconds that lint takes for a certificate.
+    pub fn lint_us(&mut self) -> f64 {
+        self.ask("Lint")
+    }
+
+    /// Seconds until a CRL of so many entries is signed.
+    pub fn crl_seconds(&mut self, entries: u32) -> f64 {
+        self.ask(&format!("Crl {entries}"))
+    }
+
+    /// The most memory the process has had, in MiB.
+    ///
+    /// # Panics
+    /// Without procfs.
+    #[must_use]
+    pub fn peak_mib(&self) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap();
+        let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kib / 1024.0
+    }
+
+    fn order(&mut self, work: Work, threads: usize, window: Duration) -> f64 {
+        self.ask(&format!("{work:?} {threads} {}", window.as_millis()))
+    }
+
+    fn ask(&mut self, order: &str) -> f64 {
+        writeln!(self.orders, "{order}").unwrap();
         let mut answer = String::new();
         self.answers.read_line(&mut answer).unwrap();
         answer.trim().parse().expect("the raw token answers")
@@ -90,9 +138,8 @@ impl Drop for RawToken {
 }
 
 /// The process itself: one order a line, one figure a line, until the orders end.
-pub fn serve_raw() {
+pub fn serve_raw(module: PathBuf) {
     let pin = || Pin::new(PIN.into());
-    let module = PathBuf::from(MODULE);
     let new = NewToken {
         label: LABEL.into(),
         so_pin: pin(),
@@ -119,33 +166,56 @@ pub fn serve_raw() {
     );
     for order in std::io::stdin().lines() {
         let order = order.unwrap();
-        let (work, window) = order.split_once(' ').unwrap();
-        let window = Duration::from_millis(window.parse().unwrap());
-        let figure = if work == "Sign" {
-            measure(&device, &pair, Work::Sign, window)
-        } else {
-            measure(&device, &secret, Work::Mac, window)
+        let words: Vec<&str> = order.split(' ').collect();
+        let timed = |work, key, threads: &str, millis: &str| {
+            let threads = match threads.parse().unwrap() {
+                0 => device.quirks().workers,
+                n => n,
+            };
+            let window = Duration::from_millis(millis.parse().unwrap());
+            measure(&device, key, work, threads, window)
+        };
+        let figure = match words[..] {
+            ["Sign", threads, millis] => timed(Work::Sign, &pair, threads, millis),
+            ["Issue", threads, millis] => timed(Work::Issue, &pair, threads, millis),
+            ["Mac", threads, millis] => timed(Work::Mac, &secret, threads, millis),
+            ["Lint"] => Desk::open(admin.as_mut(), &pair).lint().as_secs_f64() * 1e6,
+            ["Crl", entries] => {
+                let entries = entries.parse().unwrap();
+                let desk = Desk::open(admin.as_mut(), &pair);
+                desk.crl(admin.as_mut(), &pair, entries).as_secs_f64()
+            }
+            _ => panic!("not an order: {order}"),
         };
         println!("{figure}");
     }
 }
 
-/// Calls per second of as many threads as the daemon would have workers.
+/// Calls per second of some threads.
 #[allow(clippy::cast_precision_loss, reason = "a benchmark")]
-fn measure(device: &Arc<Device>, key: &KeyRef, work: Work, window: Duration) -> f64 {
+fn measure(
+    device: &Arc<Device>,
+    key: &KeyRef,
+    work: Work,
+    threads: usize,
+    window: Duration,
+) -> f64 {
     let start = Instant::now();
-    let workers: Vec<_> = (0..device.quirks().workers)
+    let workers: Vec<_> = (0..threads)
         .map(|_| {
             let (device, key) = (Arc::clone(device), key.clone());
             thread::spawn(move || {
                 let mut token = device.connect(Lane::Work).unwrap();
+                let desk = (work == Work::Issue).then(|| Desk::open(token.as_mut(), &key));
                 let mut done = 0u64;
                 while start.elapsed() < window {
-                    match work {
-                        Work::Sign => token.sign(&key, Signing::Ecdsa, &[0x5a; 32]),
-                        Work::Mac => token.mac(&key, &[0x5a; 64]),
+                    match (work, &desk) {
+                        (Work::Mac, _) => drop(token.mac(&key, &[0x5a; 64]).unwrap()),
+                        (_, Some(desk)) => drop(desk.issue(token.as_mut(), &key)),
+                        (_, None) => {
+                            drop(token.sign(&key, Signing::Ecdsa, &[0x5a; 32]).unwrap());
+                        }
                     }
-                    .unwrap();
                     done += 1;
                 }
                 done

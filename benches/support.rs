@@ -13,6 +13,8 @@
     reason = "a benchmark"
 )]
 
+pub mod desk;
+pub mod load;
 pub mod raw;
 
 use std::{
@@ -79,6 +81,20 @@ impl Server {
             Command::new(daemon)
                 .args(["dev", "--listen", "127.0.0.1:0", "--data"])
                 .arg(dir)
+                .env("KEYWRIGHT_LOG", "warn"),
+        )
+    }
+
+    /// The same with another PKCS#11 module, and what that reads of the environment.
+    #[must_use]
+    pub fn daemon_on(dir: &Path, module: &Path, environment: &[(&str, String)]) -> Self {
+        Self::spawn(
+            Command::new(beside("keywrightd"))
+                .args(["dev", "--listen", "127.0.0.1:0", "--data"])
+                .arg(dir)
+                .arg("--module")
+                .arg(module)
+                .envs(environment.iter().map(|(k, v)| (k, v)))
                 .env("KEYWRIGHT_LOG", "warn"),
         )
     }

@@ -24,8 +24,6 @@ mod issuer;
 mod key_kind;
 mod key_policy;
 mod lint;
-#[cfg(test)]
-mod measure;
 mod name;
 mod ocsp;
 mod oid;

@@ -17,7 +17,8 @@ use tokio::sync::{Mutex, MutexGuard, Notify};
 
 use crate::{
     authority::{
-        AuthorityName, CertificateRef, CrlRecord, Issuer, IssuerId, Profile, ProfileRecord, Stage,
+        AuthorityName, Ceremony, CertificateRef, CrlRecord, Issuer, IssuerId, Profile,
+        ProfileRecord, Stage,
     },
     error::{Error, Reason, Result},
     key::TenantId,
@@ -30,6 +31,8 @@ use crate::{
 pub struct Authority {
     /// What is on record.
     pub issuer: Issuer,
+    /// The text it came from, read.
+    pub spec: Ceremony,
     /// Its certificate; `None` until it has one.
     pub certificate: Option<IssuerCert>,
 }
@@ -339,8 +342,12 @@ impl Authority {
             })?),
             Stage::Planned | Stage::Waiting => None,
         };
+        // The rule about approvals held when it was planned.
+        let spec = Ceremony::parse(&issuer.text, 0)
+            .map_err(|e| StoreError::Corrupt(format!("text of issuer {}: {e}", issuer.name)))?;
         Ok(Self {
             issuer,
+            spec,
             certificate,
         })
     }

@@ -37,7 +37,8 @@ ignore = [{{ code = "invalid_uri_syntax", reason = "a SPIFFE ID is a URI without
     )
 }
 
-/// Host names under `dev.example` for anybody: for trying out, not for production.
+/// Host names under `dev.example` for anybody: for trying out, not for production. No URLs
+/// in it: where a developer's lists are read changes with each start.
 #[must_use]
 pub fn dev_service(issuer: &str) -> String {
     format!(
@@ -61,6 +62,9 @@ from_csr = true
 
 [usage]
 eku = ["serverAuth", "clientAuth"]
+
+[extensions]
+crl_dp = false
 "#
     )
 }

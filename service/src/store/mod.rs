@@ -13,7 +13,7 @@ mod sqlite;
 use async_trait::async_trait;
 use keywright_hsm::{KeyRef, ObjectId};
 
-pub use pki::{Authorities, PkiStore, Revoked, Search, Write, Written};
+pub use pki::{Authorities, KeyStanding, PkiStore, Revoked, Search, Write, Written};
 pub use sqlite::SqliteStore;
 
 use crate::{

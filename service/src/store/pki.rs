@@ -86,6 +86,17 @@ pub enum Written {
     NotThere,
 }
 
+/// May a key be certified?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyStanding {
+    /// Yes.
+    Free,
+    /// It was certified before, and that may not be again.
+    Used,
+    /// Never.
+    Blocked,
+}
+
 /// Which certificates; what is `None` does not matter.
 #[derive(Debug, Clone, Default)]
 pub struct Search {
@@ -152,6 +163,14 @@ pub trait PkiStore: Send + Sync {
 
     /// Does all of them, in order, in one transaction.
     async fn write_certificates(&self, writes: &[Write]) -> Result<Vec<Written>>;
+
+    /// What [`Write::Begin`] would say of a key.
+    async fn key_standing(
+        &self,
+        tenant: TenantId,
+        spki: &Spki,
+        reuse: KeyReuse,
+    ) -> Result<KeyStanding>;
 
     /// One certificate of a tenant.
     async fn certificate(

@@ -151,6 +151,13 @@ async fn a_blocked_key_and_the_key_of_a_revoked_certificate_are_not_certified() 
     pki.pki_admin().block_key(request).await.unwrap();
     for (key, says) in [(key, "certified before"), (blocked, "blocked")] {
         let request = sign(csr(&key, vec![dns(NAME)]));
+        let dry = proto::DryRunRequest {
+            request: Some(request.clone()),
+        };
+        let client = it.client("red", "service").await;
+        let dry = client.pki().dry_run(dry).await.unwrap().into_inner();
+        assert!(!dry.would_issue, "{dry:?}");
+        assert!(dry.violations[0].contains(says), "{dry:?}");
         let e = issue(&it, "red", "service", request).await.unwrap_err();
         assert_eq!(reason(&e), "KEY_BLOCKED", "{e:?}");
         assert!(e.message().contains(says), "{e:?}");

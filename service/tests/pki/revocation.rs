@@ -67,6 +67,14 @@ async fn a_revoked_certificate_is_on_the_lists_that_others_accept() {
         }
     }
     assert_eq!(listed, 1);
+    let client = it.client("red", "pki").await;
+    let request = proto::GetCrlRequest {
+        issuer: "int-a".into(),
+        shard: 3,
+    };
+    let e = client.pki().get_crl(request).await.unwrap_err();
+    assert_eq!(reason(&e), "INVALID_ARGUMENT");
+    assert!(e.message().contains("has 2 shards"), "{e:?}");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use keywright_pki::{CaRequest, Certificate, Draft, KeyReuse, Serial, SubjectKey,
 use sha2::{Digest, Sha256};
 use tracing::info;
 
-use super::{ceremony, last_ms, lineage, no_such_issuer, seconds, signer, signer::NotSigned};
+use super::{last_ms, lineage, no_such_issuer, seconds, signer, signer::NotSigned};
 use crate::{
     authorities::Authority,
     authority::{
@@ -114,7 +114,7 @@ pub async fn approve_ceremony(
     let grant = call.grant::<act::ApproveCeremony>(app, None)?;
     let change = app.authorities.begin_change().await;
     let planned = planned(app, grant.tenant(), request.id)?;
-    let spec = ceremony(&planned.issuer)?;
+    let spec = &planned.spec;
     call.entry.detail.insert("issuer", spec.name.to_string());
     call.entry
         .detail
@@ -141,9 +141,9 @@ pub async fn approve_ceremony(
     next.revision = Revision(next.revision.0 + 1);
     app.store.change_issuer(&next).await.map_err(changed)?;
     let authority = change.publish_issuer(next)?;
-    let parent = parent(app, grant.tenant(), &spec)?;
+    let parent = parent(app, grant.tenant(), spec)?;
     let now_ms = app.clock.now_ms();
-    let document = document(&authority.issuer, &spec, parent.as_deref(), now_ms)?;
+    let document = document(&authority.issuer, spec, parent.as_deref(), now_ms)?;
     Ok(Planned {
         authority,
         tbs: document.tbs().to_vec(),
@@ -162,7 +162,7 @@ pub async fn commit_ceremony(app: &Arc<App>, call: &mut Call, id: IssuerId) -> R
     let tenant = grant.tenant();
     let change = app.authorities.begin_change().await;
     let planned = planned(app, tenant, id)?;
-    let spec = ceremony(&planned.issuer)?;
+    let spec = &planned.spec;
     call.entry.detail.insert("issuer", spec.name.to_string());
     let have = u32::try_from(planned.issuer.approvals.len()).unwrap_or(u32::MAX);
     if have < spec.approvals {
@@ -174,9 +174,9 @@ pub async fn commit_ceremony(app: &Arc<App>, call: &mut Call, id: IssuerId) -> R
             ),
         ));
     }
-    let parent = parent(app, tenant, &spec)?;
+    let parent = parent(app, tenant, spec)?;
     let now_ms = app.authorities.signing_time(call.now_ms)?;
-    let document = document(&planned.issuer, &spec, parent.as_deref(), now_ms)?;
+    let document = document(&planned.issuer, spec, parent.as_deref(), now_ms)?;
     if planned.issuer.digest != <[u8; 32]>::from(Sha256::digest(document.tbs())) {
         return Err(Error::new(
             Reason::Conflict,
@@ -195,7 +195,7 @@ pub async fn commit_ceremony(app: &Arc<App>, call: &mut Call, id: IssuerId) -> R
         }
         Drafted::Certificate(unsigned) => {
             let above = parent.as_deref();
-            next.certificate = certify(app, call, &next, &spec, above, *unsigned).await?;
+            next.certificate = certify(app, call, &next, spec, above, *unsigned).await?;
             next.chain = above.map(chain_from).unwrap_or_default();
             next.stage = Stage::Active;
             next.usage = Usage {
@@ -243,7 +243,7 @@ fn document(
             .map_err(|e| Error::new(Reason::LintRefused, e.to_string()));
     }
     let urls = match parent {
-        Some(parent) => ceremony(&parent.issuer)?.urls(0),
+        Some(parent) => parent.spec.urls(0),
         None => Urls::default(),
     };
     let algorithm = keywright_pki::Algorithm::for_key(key.kind());

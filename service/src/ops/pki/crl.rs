@@ -16,7 +16,7 @@ use keywright_pki::{self as x509, CrlDraft, CrlPlan, Scope, Serial};
 use sha2::{Digest, Sha256};
 use tracing::{error, info};
 
-use super::{ceremony, issuers::raise_alarm, no_such_issuer, seconds, signer, signer::NotSigned};
+use super::{issuers::raise_alarm, no_such_issuer, seconds, signer, signer::NotSigned};
 use crate::{
     authorities::Authority,
     authority::{AuthorityName, CrlRecord, Issuer, Reason as Why},
@@ -35,12 +35,6 @@ pub struct Crl {
     pub record: CrlRecord,
 }
 
-/// How many shards an issuer's list has; 0: only the full one.
-#[must_use]
-pub fn shards(issuer: &Issuer) -> u32 {
-    ceremony(issuer).map_or(0, |c| c.shards)
-}
-
 /// The newest list of an issuer; shard 0 is the full one.
 ///
 /// # Errors
@@ -56,6 +50,16 @@ pub async fn get_crl(
         .authorities
         .issuer(grant.tenant(), issuer)
         .ok_or_else(|| no_such_issuer(issuer.as_str()))?;
+    if shard > authority.spec.shards {
+        return Err(Error::field(
+            Reason::InvalidArgument,
+            "shard",
+            match authority.spec.shards {
+                0 => format!("issuer {issuer} has no shards, only the full list: 0"),
+                n => format!("issuer {issuer} has {n} shards: 1 to {n}, or 0 for the full list"),
+            },
+        ));
+    }
     published(app, &authority.issuer, shard).await
 }
 
@@ -128,7 +132,7 @@ pub async fn publish(app: &App, authority: &Authority) -> Result<()> {
     let Some(certificate) = &authority.certificate else {
         return Ok(());
     };
-    let spec = ceremony(issuer)?;
+    let spec = &authority.spec;
     let revoked = app.store.revoked(issuer.id).await?;
     let now_ms = app.authorities.signing_time(app.clock.now_ms())?;
     // The full one last: who sees it may rely on the shards.

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::{
-    issue::{SignCsr, draft, issuer, plan, profile_label, wanted},
+    issue::{KEY_BLOCKED, KEY_USED, SignCsr, draft, issuer, plan, profile_label, wanted},
     seconds,
 };
 use crate::{
     error::Result,
     ops::{App, Call},
     policy::act,
+    store::KeyStanding,
 };
 
 /// What would come of it.
@@ -64,6 +65,16 @@ pub async fn dry_run(app: &Arc<App>, call: &mut Call, request: SignCsr) -> Resul
                     .map(|f| format!("{} {}", f.rule, f.message))
                     .collect();
             }
+            let (spki, reuse) = (
+                wanted.csr.key().spki_sha256(),
+                wanted.profile.rules.key_reuse(),
+            );
+            let standing = app.store.key_standing(wanted.tenant, &spki, reuse).await?;
+            dry.violations.extend(match standing {
+                KeyStanding::Free => None,
+                KeyStanding::Used => Some(KEY_USED.to_owned()),
+                KeyStanding::Blocked => Some(KEY_BLOCKED.to_owned()),
+            });
         }
     }
     Ok(dry)

@@ -14,7 +14,6 @@ use keywright_pki::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    ceremony,
     issuers::raise_alarm,
     last_ms, lineage, seconds,
     signer::{self, NotSigned},
@@ -79,6 +78,9 @@ const REQUEST_KEY_MS: i64 = 24 * 60 * 60 * 1000;
 /// Two random serials of 128 bits never meet; a broken generator is not asked for ever.
 const SERIALS: usize = 3;
 /// How often a certificate that another request is making is looked for.
+pub(super) const KEY_USED: &str = "this public key was certified before: that certificate is revoked, or the profile wants a new key each time; make another key";
+pub(super) const KEY_BLOCKED: &str =
+    "this public key is blocked and never certified again; make another key";
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Signs one CSR.
@@ -204,15 +206,8 @@ async fn issue_within(
             Written::Done => finish(app, deadline, &authority, intended, unsigned).await,
             Written::SerialTaken => continue,
             Written::Known(record) => replay(app, deadline, detail, &wanted, *record).await,
-            Written::KeyUsed => Err(Error::field(
-                Reason::KeyBlocked,
-                "csr_der",
-                "this public key was certified before and its profile wants another now; make another key",
-            )),
-            Written::Blocked => Err(Error::new(
-                Reason::KeyBlocked,
-                "this public key is blocked and never certified again; make another key",
-            )),
+            Written::KeyUsed => Err(Error::field(Reason::KeyBlocked, "csr_der", KEY_USED)),
+            Written::Blocked => Err(Error::field(Reason::KeyBlocked, "csr_der", KEY_BLOCKED)),
             Written::NotThere => Err(Error::internal("an intent was answered with 'not there'")),
         };
     }
@@ -360,7 +355,7 @@ pub(super) fn plan(
     let mut random = [0; Serial::RANDOM_LEN];
     app.entropy.fill(&mut random)?;
     let serial = Serial::from_random(random);
-    let spec = ceremony(&authority.issuer)?;
+    let spec = &authority.spec;
     let request = Request {
         csr: &wanted.csr,
         names: &wanted.sans,
@@ -436,7 +431,7 @@ fn intended(
         names: plan.sans.iter().map(San::value).collect(),
         not_before_ms: i64::try_from(plan.not_before).unwrap_or(0) * 1000,
         not_after_ms: last_ms(plan.not_after),
-        shard: ceremony(&authority.issuer)?.shard_of(&plan.serial),
+        shard: authority.spec.shard_of(&plan.serial),
         requested_by: wanted.requested_by.clone(),
         request_key: wanted.request_key.clone(),
         request_sha256: wanted.request_sha256,

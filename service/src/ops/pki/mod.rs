@@ -21,7 +21,7 @@ pub use ceremony::{
     ApproveCeremony, Committed, Planned, approve_ceremony, commit_ceremony, plan_ceremony,
 };
 pub use certificates::{Certificates, Find, Found, get_certificate, search};
-pub use crl::{Crl, get_crl, publish, publish_crls, published, shards};
+pub use crl::{Crl, get_crl, publish, publish_crls, published};
 pub use dry_run::{Dry, dry_run};
 pub use import::{ImportIssuer, import_issuer};
 pub use issue::{Issued, SignCsr, sign_csr, sign_csr_batch};
@@ -34,16 +34,9 @@ pub use revoke::{Revoke, Revoked, Target, block_key, revoke};
 pub use standing::{Standing, standing};
 
 use crate::{
-    authority::{Ceremony, CertificateRef, Issuer},
-    error::{Error, Reason, Result},
+    authority::CertificateRef,
+    error::{Error, Reason},
 };
-
-/// The ceremony that an issuer on record came from.
-fn ceremony(issuer: &Issuer) -> Result<Ceremony> {
-    // The rule about approvals held when it was planned.
-    Ceremony::parse(&issuer.text, 0)
-        .map_err(|e| Error::internal(format!("text of issuer {} on record: {e}", issuer.name)))
-}
 
 /// Issuer id and serial of the first certificate of a line.
 fn lineage(name: &CertificateRef) -> Vec<u8> {

@@ -19,7 +19,7 @@ use keywright_pki::{
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
-use super::{ceremony, issue, last_ms, lineage, ocsp::OCSP, seconds};
+use super::{issue, last_ms, lineage, ocsp::OCSP, seconds};
 use crate::{
     audit::{Entry, Event},
     authorities::Authority,
@@ -62,7 +62,7 @@ const BACKDATE_SECONDS: u64 = 5 * 60;
 /// # Errors
 /// Why there is none: lint, HSM, store, audit log.
 pub(super) async fn find(app: &App, tenant_name: &str, authority: &Authority) -> Result<Speaker> {
-    let spec = ceremony(&authority.issuer)?;
+    let spec = &authority.spec;
     if spec.urls(0).ocsp.is_none() {
         return Ok(Speaker::Nobody);
     }
@@ -80,7 +80,7 @@ pub(super) async fn find(app: &App, tenant_name: &str, authority: &Authority) ->
         }
     }
     match (
-        renewed(app, tenant_name, authority, &spec, stored).await,
+        renewed(app, tenant_name, authority, spec, stored).await,
         old,
     ) {
         (Ok(ready), _) => Ok(Speaker::Ready(Arc::new(ready))),

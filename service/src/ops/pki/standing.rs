@@ -48,8 +48,8 @@ pub async fn standing(
     }
     let mut names = vec![own];
     let mut below = authority;
-    while let Parent::Issuer(parent) = super::ceremony(&below.issuer)?.parent {
-        let Some(above) = app.authorities.issuer(caller.tenant, &parent) else {
+    while let Parent::Issuer(parent) = &below.spec.parent {
+        let Some(above) = app.authorities.issuer(caller.tenant, parent) else {
             return Err(Error::internal("an issuer without its parent"));
         };
         let name = CertificateRef {

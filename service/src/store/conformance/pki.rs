@@ -10,7 +10,7 @@ use crate::{
         ProfileRecord, Reason, Revocation, Stage, Usage,
     },
     key::{KeySpec, Revision, TenantId},
-    store::{Search, Store, StoreError, Write, Written},
+    store::{KeyStanding, Search, Store, StoreError, Write, Written},
 };
 
 fn name(text: &str) -> AuthorityName {
@@ -231,6 +231,13 @@ async fn used_keys(store: &dyn Store, first: &Intended) {
     };
     let forbid = begin(&same_key(3), 0, KeyReuse::Forbid);
     assert_eq!(one(store, forbid).await, Written::KeyUsed);
+    let standing = async |spki, reuse| {
+        let standing = store.key_standing(tenant().id, spki, reuse).await;
+        standing.unwrap()
+    };
+    let forbidden = standing(&first.spki, KeyReuse::Forbid).await;
+    assert_eq!(forbidden, KeyStanding::Used);
+    assert_eq!(standing(&first.spki, LATER).await, KeyStanding::Free);
     assert_eq!(
         one(store, begin(&same_key(3), 0, LATER)).await,
         Written::Done
@@ -256,6 +263,8 @@ async fn used_keys(store: &dyn Store, first: &Intended) {
         one(store, begin(&same_key(4), 0, LATER)).await,
         Written::KeyUsed
     );
+    assert_eq!(standing(&first.spki, LATER).await, KeyStanding::Used);
+    assert_eq!(standing(&[5; 32], LATER).await, KeyStanding::Free);
     for _ in 0..2 {
         store
             .block_key(tenant().id, &[5; 32], "why", 1)
@@ -266,6 +275,7 @@ async fn used_keys(store: &dyn Store, first: &Intended) {
         one(store, begin(&intended(5, ""), 0, LATER)).await,
         Written::Blocked
     );
+    assert_eq!(standing(&[5; 32], LATER).await, KeyStanding::Blocked);
 }
 
 async fn searches(store: &dyn Store) {

@@ -3,6 +3,7 @@
 mod write;
 
 use async_trait::async_trait;
+use keywright_pki::KeyReuse;
 
 use super::{SqliteStore, taken, unavailable};
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
     },
     key::TenantId,
     store::{
-        Authorities, PkiStore, Result, Revoked, Search, StoreError, Write, Written,
+        Authorities, KeyStanding, PkiStore, Result, Revoked, Search, StoreError, Write, Written,
         row::{
             pki::{
                 CertificateRow, CrlRow, IssuerRow, ProfileRow, ResponderRow, RevokedRow,
@@ -207,6 +208,16 @@ impl PkiStore for SqliteStore {
         }
         tx.commit().await.map_err(unavailable)?;
         Ok(written)
+    }
+
+    async fn key_standing(
+        &self,
+        tenant: TenantId,
+        spki: &Spki,
+        reuse: KeyReuse,
+    ) -> Result<KeyStanding> {
+        let mut tx = self.pool.begin().await.map_err(unavailable)?;
+        write::key_standing(&mut tx, tenant, spki, reuse).await
     }
 
     async fn certificate(

@@ -428,7 +428,7 @@ pub(in super::super) fn issuer(authority: &Authority) -> proto::Issuer {
         alarm: issuer.alarm.clone(),
         not_after_unix_ms: end,
         root: issuer.is_root(),
-        shards: pki::shards(issuer),
+        shards: authority.spec.shards,
         stage: issuer.stage.name().to_owned(),
         approved_by: issuer.approvals.clone(),
         digest: Bytes::copy_from_slice(&issuer.digest),

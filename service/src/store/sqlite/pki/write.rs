@@ -5,9 +5,10 @@ use sqlx::{Any, Transaction};
 
 use super::sql;
 use crate::{
-    authority::{CertificateRef, Intended, Revocation},
+    authority::{CertificateRef, Intended, Revocation, Spki},
+    key::TenantId,
     store::{
-        Result, Written,
+        KeyStanding, Result, Written,
         row::pki::{CertificateRow, list_text},
         sqlite::unavailable,
     },
@@ -37,40 +38,42 @@ pub(super) async fn begin(
             clear_request(tx, &known.intended.name).await?;
         }
     }
+    match key_standing(tx, intended.tenant, &intended.spki, reuse).await? {
+        KeyStanding::Free => insert(tx, intended).await,
+        KeyStanding::Used => Ok(Written::KeyUsed),
+        KeyStanding::Blocked => Ok(Written::Blocked),
+    }
+}
+
+/// What was only begun does not count: a request that failed may come again.
+pub(super) async fn key_standing(
+    tx: &mut Transaction<'static, Any>,
+    tenant: TenantId,
+    spki: &Spki,
+    reuse: KeyReuse,
+) -> Result<KeyStanding> {
     let blocked: Option<i64> = sqlx::query_scalar(
         "SELECT created_ms FROM blocked_keys WHERE tenant_id = $1 AND spki_sha256 = $2",
     )
-    .bind(intended.tenant.0.to_vec())
-    .bind(intended.spki.to_vec())
+    .bind(tenant.0.to_vec())
+    .bind(spki.to_vec())
     .fetch_optional(&mut **tx)
     .await
     .map_err(unavailable)?;
     if blocked.is_some() {
-        return Ok(Written::Blocked);
+        return Ok(KeyStanding::Blocked);
     }
-    if reused(tx, intended, reuse).await? {
-        return Ok(Written::KeyUsed);
-    }
-    insert(tx, intended).await
-}
-
-/// What was only begun does not count: a request that failed may come again.
-async fn reused(
-    tx: &mut Transaction<'static, Any>,
-    intended: &Intended,
-    reuse: KeyReuse,
-) -> Result<bool> {
-    let found: Option<i64> = sqlx::query_scalar(
+    let used: Option<i64> = sqlx::query_scalar(
         "SELECT 1 FROM certificates WHERE tenant_id = $1 AND spki_sha256 = $2
              AND (state = 'revoked' OR (state = 'issued' AND $3 = 1)) LIMIT 1",
     )
-    .bind(intended.tenant.0.to_vec())
-    .bind(intended.spki.to_vec())
+    .bind(tenant.0.to_vec())
+    .bind(spki.to_vec())
     .bind(i64::from(reuse == KeyReuse::Forbid))
     .fetch_optional(&mut **tx)
     .await
     .map_err(unavailable)?;
-    Ok(found.is_some())
+    Ok(used.map_or(KeyStanding::Free, |_| KeyStanding::Used))
 }
 
 async fn insert(tx: &mut Transaction<'static, Any>, intended: &Intended) -> Result<Written> {
