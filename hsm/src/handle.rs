@@ -315,6 +315,12 @@ impl Hsm {
         *self.inner.canary.write() = Some(canary);
     }
 
+    /// The key that is watched: the appliance's own.
+    #[must_use]
+    pub fn watched(&self) -> Option<KeyRef> {
+        self.inner.canary.read().clone()
+    }
+
     /// How the token is, without asking it.
     #[must_use]
     pub fn state(&self) -> State {

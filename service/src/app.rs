@@ -24,11 +24,15 @@ pub use open::{Opened, open_hsm, open_store};
 use reload::Reloader;
 
 use crate::{
-    api::{TlsReloader, accept, admin, grpc, pki_routes, serve_http, supervisor},
+    api::{
+        Tenants, TlsReloader, accept, acme as acme_door, admin, grpc, pki_routes, serve_http,
+        supervisor,
+    },
     audit::{Entry, Event},
-    config::{Config, ConfigError},
+    config::{AcmeConfig, Config, ConfigError},
     metrics,
-    ops::{App, destroy_due, pki, save_last_use},
+    ops::{App, acme::Acme, destroy_due, pki, save_last_use},
+    validator::{self, Validator},
 };
 
 /// Release of this daemon.
@@ -77,6 +81,8 @@ pub struct Addresses {
     pub admin: SocketAddr,
     /// CRLs and OCSP, if there is that door.
     pub pki: Option<SocketAddr>,
+    /// ACME, if there is that door.
+    pub acme: Option<SocketAddr>,
 }
 
 /// Runs the daemon until SIGTERM or SIGINT; SIGHUP reads certificates, policies and the
@@ -93,10 +99,8 @@ pub async fn run(
     let _lock = DataLock::take(&config.data_dir)?;
     let grpc_listener = bind(config.listen.grpc, "listen.grpc").await?;
     let admin_listener = bind(config.listen.admin, "listen.admin").await?;
-    let pki_listener = match config.listen.pki {
-        Some(address) => Some(bind(address, "listen.pki").await?),
-        None => None,
-    };
+    let pki_listener = bind_if(config.listen.pki, "listen.pki").await?;
+    let acme_listener = bind_if(config.listen.acme, "listen.acme").await?;
     let tls = TlsReloader::new(&config).map_err(|e| StartError::Setup(e.to_string()))?;
     let Opened { app, tenants } = open::open(&config).await?;
     prepare(&app).await?;
@@ -106,12 +110,20 @@ pub async fn run(
         grpc: local(&grpc_listener)?,
         admin: local(&admin_listener)?,
         pki: pki_listener.as_ref().map(local).transpose()?,
+        acme: acme_listener.as_ref().map(local).transpose()?,
     };
     if let Some(listener) = pki_listener {
         let routes = pki_routes(&app, &tenants);
         let stop = stopped(stopping.clone());
         tokio::spawn(serve_http(listener, routes, app.limits, stop));
         info!(pki = ?addresses.pki, "CRLs and OCSP");
+    }
+    if let (Some(listener), Some(settings)) = (acme_listener, &config.acme) {
+        let acme = open_acme(settings, &app, &tenants)?;
+        let conns = acme_door::client_conns(listener, &tls, app.limits)
+            .map_err(|e| StartError::Other(format!("ACME: {e}")))?;
+        tokio::spawn(acme_door::serve(acme, conns, stopped(stopping.clone())));
+        info!(acme = ?addresses.acme, url = settings.url, "ACME");
     }
     let tenants = Arc::new(tenants);
     tls.trust_issuers(Arc::clone(&app.authorities), Arc::clone(&tenants));
@@ -149,6 +161,31 @@ pub async fn run(
     }
     finish(&app).await;
     Ok(())
+}
+
+/// What stands behind the ACME door.
+fn open_acme(
+    settings: &AcmeConfig,
+    app: &Arc<App>,
+    tenants: &Tenants,
+) -> Result<Arc<Acme>, StartError> {
+    let validator = Validator::new(validator::Options {
+        resolver: settings.resolver,
+        allow_networks: settings.allow_networks.clone(),
+        http01_port: settings.http01_port,
+        tls_alpn01_port: settings.tls_alpn01_port,
+        patience: Duration::from_millis(app.limits.acme_validation_ms),
+    });
+    let ids = tenants.ids().map(|(name, id)| (name.to_owned(), id));
+    let acme = Acme::new(
+        Arc::clone(app),
+        validator,
+        ids.collect(),
+        settings.url.clone(),
+    );
+    Ok(Arc::new(
+        acme.map_err(|e| StartError::Other(format!("ACME: {e}")))?,
+    ))
 }
 
 /// The last record, the anchor, the sessions.
@@ -254,6 +291,16 @@ async fn bind(address: SocketAddr, field: &str) -> Result<TcpListener, StartErro
     TcpListener::bind(address)
         .await
         .map_err(|e| StartError::Setup(format!("{field}: cannot listen on {address}: {e}")))
+}
+
+async fn bind_if(
+    address: Option<SocketAddr>,
+    field: &str,
+) -> Result<Option<TcpListener>, StartError> {
+    match address {
+        Some(address) => Ok(Some(bind(address, field).await?)),
+        None => Ok(None),
+    }
 }
 
 fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {

@@ -4,7 +4,7 @@
 mod limits;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -14,6 +14,8 @@ use keywright_pki::TrustDomain;
 use serde::Deserialize;
 
 pub use limits::Limits;
+
+use crate::validator::Network;
 
 /// Everything the daemon needs to know.
 #[derive(Debug, Clone, Deserialize)]
@@ -31,9 +33,52 @@ pub struct Config {
     pub tenants: Vec<TenantConfig>,
     /// Which token.
     pub hsm: HsmConfig,
+    /// ACME; needed with `listen.acme`.
+    pub acme: Option<AcmeConfig>,
     /// How much of everything.
     #[serde(default)]
     pub limits: Limits,
+}
+
+/// How ACME clients find us, and how we look at their hosts.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AcmeConfig {
+    /// Where clients reach `listen.acme`: `https://acme.example.com:8444`.
+    pub url: String,
+    /// The recursive DNS resolver that is asked about their hosts.
+    pub resolver: SocketAddr,
+    /// Networks that may be looked at although they are not public.
+    #[serde(default)]
+    pub allow_networks: Vec<Network>,
+    /// Port for http-01; 80 but for tests.
+    #[serde(default = "http_port")]
+    pub http01_port: u16,
+    /// Port for tls-alpn-01; 443 but for tests.
+    #[serde(default = "https_port")]
+    pub tls_alpn01_port: u16,
+}
+
+fn http_port() -> u16 {
+    80
+}
+
+fn https_port() -> u16 {
+    443
+}
+
+impl AcmeConfig {
+    fn check(&self) -> Result<(), String> {
+        let host = self.url.strip_prefix("https://").unwrap_or_default();
+        let legal = |b: u8| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b);
+        if host.is_empty() || !host.bytes().all(legal) {
+            return Err(format!(
+                "acme.url: {:?} is not https://HOST or https://HOST:PORT",
+                self.url
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// Listening addresses.
@@ -47,6 +92,8 @@ pub struct Listen {
     /// CRLs, certificates of issuers and OCSP over plain HTTP: who checks a certificate
     /// cannot check another one first (RFC 5280 §8). Left out: no such door.
     pub pki: Option<SocketAddr>,
+    /// ACME over TLS, without client certificates. Left out: no ACME.
+    pub acme: Option<SocketAddr>,
 }
 
 /// PEM files, read again on SIGHUP.
@@ -155,6 +202,7 @@ impl Config {
             tls,
             tenants,
             hsm,
+            acme: _,
             limits: _,
         } = self;
         let mut paths = vec![data_dir, policies_dir, &mut tls.certificate, &mut tls.key];
@@ -202,6 +250,13 @@ impl Config {
         if self.listen.pki.is_some() && names.iter().any(|name| *name == "acme") {
             return Err("tenants: with listen.pki no tenant can be called \"acme\": this word stands in URLs".into());
         }
+        match (&self.acme, self.listen.acme) {
+            (Some(acme), _) => acme.check()?,
+            (None, Some(_)) => {
+                return Err("listen.acme needs [acme] with url and resolver".into());
+            }
+            (None, None) => {}
+        }
         self.hsm.check()?;
         self.limits.check()
     }
@@ -209,13 +264,20 @@ impl Config {
 
 impl Listen {
     fn check(&self) -> Result<(), String> {
-        let Self { grpc, admin, pki } = *self;
-        let same = |a: SocketAddr, b: SocketAddr| a == b && a.port() != 0;
-        if same(grpc, admin) {
-            return Err("listen: grpc and admin are the same address".into());
-        }
-        if pki.is_some_and(|pki| same(pki, grpc) || same(pki, admin)) {
-            return Err("listen: pki has the same address as grpc or admin".into());
+        let doors = [
+            ("grpc", Some(self.grpc)),
+            ("admin", Some(self.admin)),
+            ("pki", self.pki),
+            ("acme", self.acme),
+        ];
+        let mut seen = HashMap::new();
+        for (name, address) in doors {
+            let Some(address) = address.filter(|a| a.port() != 0) else {
+                continue;
+            };
+            if let Some(other) = seen.insert(address, name) {
+                return Err(format!("listen: {other} and {name} are the same address"));
+            }
         }
         Ok(())
     }

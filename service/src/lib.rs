@@ -15,6 +15,7 @@
 //! `ARCHITECTURE.md`.
 #![forbid(unsafe_code)]
 
+pub mod acme;
 pub mod api;
 pub mod app;
 pub mod audit;
@@ -36,3 +37,4 @@ pub mod policy;
 pub mod signature;
 pub mod store;
 mod trace;
+pub mod validator;

@@ -46,6 +46,8 @@ const NEXT_DESTRUCTION: &str = "keywright_destruction_next_seconds";
 const RELOADS: &str = "keywright_reloads_total";
 const HTTP: &str = "keywright_pki_http_requests_total";
 const OCSP: &str = "keywright_ocsp_answers_total";
+const ACME_REQUESTS: &str = "keywright_acme_requests_total";
+const ACME_LOOKS: &str = "keywright_acme_validations_total";
 
 /// Puts a sentence beside each name.
 pub fn describe() {
@@ -114,6 +116,14 @@ pub fn describe() {
         NEXT_DESTRUCTION,
         "Seconds until the next scheduled destruction; NaN when there is none"
     );
+    describe_counter!(
+        ACME_REQUESTS,
+        "ACME requests that change something, by operation and outcome (ok or an ACME problem)"
+    );
+    describe_counter!(
+        ACME_LOOKS,
+        "Hosts looked at for ACME by challenge and outcome (ok or an ACME problem)"
+    );
     describe_counter!(RELOADS, "Reloads of certificates and policies by result");
     describe_public();
     from_zero();
@@ -150,9 +160,21 @@ fn from_zero() {
         counter!(OCSP, "answer" => "good", "source" => source).increment(0);
     }
     counter!(AUDIT_RECORDS).increment(0);
+    counter!(ACME_REQUESTS, "rpc" => "AcmeFinalize", "outcome" => "ok").increment(0);
+    counter!(ACME_LOOKS, "challenge" => "http-01", "outcome" => "ok").increment(0);
     for gauge in [IN_FLIGHT, STREAM_BATCHES, CONNECTIONS] {
         gauge!(gauge).increment(0.0);
     }
+}
+
+/// An ACME request was answered. Both words are constants.
+pub fn acme(rpc: &'static str, outcome: &'static str) {
+    counter!(ACME_REQUESTS, "rpc" => rpc, "outcome" => outcome).increment(1);
+}
+
+/// A host was looked at. Both words are constants.
+pub fn acme_look(challenge: &'static str, outcome: &'static str) {
+    counter!(ACME_LOOKS, "challenge" => challenge, "outcome" => outcome).increment(1);
 }
 
 /// A request began; give it back to [`RequestTimer::done`].

@@ -51,6 +51,11 @@ impl Tenants {
         self.0.insert(trust_domain.to_owned(), (id, name.into()));
     }
 
+    /// Names and ids.
+    pub fn ids(&self) -> impl Iterator<Item = (&str, TenantId)> {
+        self.0.values().map(|(id, name)| (&**name, *id))
+    }
+
     /// Names, in no order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.values().map(|(_, name)| &**name)

@@ -133,6 +133,13 @@ async fn linger(mut stream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+impl Conn {
+    /// The other end.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.peer.address
+    }
+}
+
 impl Connected for Conn {
     type ConnectInfo = Arc<Peer>;
 

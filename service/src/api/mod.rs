@@ -1,6 +1,7 @@
 //! The doors. Only here do wire words live: gRPC, TLS, HTTP. A door turns what comes
 //! over the wire into domain types, calls one operation, and turns the answer back.
 
+pub mod acme;
 pub mod grpc;
 mod http;
 mod identity;

@@ -36,6 +36,8 @@ pub struct TlsError {
 pub struct TlsReloader {
     current: Arc<ArcSwap<ServerConfig>>,
     here: Arc<OnceLock<IssuersHere>>,
+    /// The same certificate, shown to who has none.
+    anybody: Arc<ArcSwap<ServerConfig>>,
 }
 
 impl std::fmt::Debug for TlsReloader {
@@ -51,8 +53,12 @@ impl TlsReloader {
     /// The file and what is wrong with it.
     pub fn new(config: &Config) -> Result<Self, TlsError> {
         let here = Arc::default();
-        let current = Arc::new(ArcSwap::from_pointee(server_config(config, &here)?));
-        Ok(Self { current, here })
+        let shared = |tls| Arc::new(ArcSwap::from_pointee(tls));
+        Ok(Self {
+            current: shared(server_config(config, &here)?),
+            anybody: shared(server_config_for_anybody(config)?),
+            here,
+        })
     }
 
     /// From now on what a tenant's issuers here issued is an identity of that tenant,
@@ -70,8 +76,21 @@ impl TlsReloader {
     /// As for [`TlsReloader::new`]; the old configuration stays in force.
     pub fn reload(&self, config: &Config) -> Result<(), TlsError> {
         let next = server_config(config, &self.here)?;
+        let anybody = server_config_for_anybody(config)?;
         self.current.store(Arc::new(next));
+        self.anybody.store(Arc::new(anybody));
         Ok(())
+    }
+
+    /// For a door that asks for no client certificate: HTTP/1.1 over the same TLS.
+    #[must_use]
+    pub fn for_anybody(&self) -> Self {
+        let anybody = Arc::clone(&self.anybody);
+        Self {
+            current: Arc::clone(&anybody),
+            anybody,
+            here: Arc::clone(&self.here),
+        }
     }
 
     /// For the next handshake.
@@ -115,6 +134,24 @@ fn server_config(
     // No resumption: every connection shows its certificate anew.
     tls.send_tls13_tickets = 0;
     tls.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(tls)
+}
+
+fn server_config_for_anybody(config: &Config) -> Result<ServerConfig, TlsError> {
+    let error = |file: &Path, why: String| TlsError {
+        file: file.display().to_string(),
+        why,
+    };
+    let chain = certificates(&config.tls.certificate)?;
+    let key = PrivateKeyDer::from_pem_file(&config.tls.key)
+        .map_err(|e| error(&config.tls.key, format!("no private key: {e}")))?;
+    let mut tls = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|e| error(&config.tls.certificate, e.to_string()))?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|e| error(&config.tls.certificate, e.to_string()))?;
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(tls)
 }
 

@@ -115,6 +115,18 @@ limits! {
     ocsp_signing: usize = 64, 1 => 4096;
     /// Bytes of OCSP answers that are kept in memory.
     ocsp_cache_bytes: u64 = 64 << 20, 0 => 1 << 36;
+    /// Orders of one ACME account within an hour.
+    acme_orders_per_hour: u32 = 300, 1 => 1 << 20;
+    /// Requests of one ACME account within a minute.
+    acme_requests_per_minute: u32 = 1_200, 1 => 1 << 20;
+    /// Hosts that are looked at for ACME at one time.
+    acme_validations: usize = 64, 1 => 4096;
+    /// Longest time for one look at a host.
+    acme_validation_ms: u64 = 10_000, 100 => 120_000;
+    /// How long an ACME order, or a proof of control, is good.
+    acme_order_ms: u64 = 86_400_000, 60_000 => 2_592_000_000;
+    /// Age at which a connection of an ACME client is closed.
+    acme_connection_ms: u64 = 120_000, 1_000 => 3_600_000;
     /// Bytes of one audit segment.
     audit_segment_bytes: u64 = 16 << 20, 4 << 10 => 1 << 30;
 }

@@ -2,6 +2,7 @@
 //! no other way to a key. They speak domain words only: no wire type, no database, no
 //! PKCS#11 comes in here.
 
+pub mod acme;
 mod asymmetric;
 mod batch;
 mod data_key;

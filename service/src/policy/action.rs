@@ -76,11 +76,13 @@ pub enum Action {
     ChangeProfile,
     /// Never certify a key again.
     BlockKey,
+    /// Let ACME clients in.
+    CreateAcmeKey,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::Encrypt,
         Self::Decrypt,
         Self::Rewrap,
@@ -117,6 +119,7 @@ impl Action {
         Self::ChangeIssuer,
         Self::ChangeProfile,
         Self::BlockKey,
+        Self::CreateAcmeKey,
     ];
 
     /// As in the schema.
@@ -159,6 +162,7 @@ impl Action {
             Self::ChangeIssuer => "change_issuer",
             Self::ChangeProfile => "change_profile",
             Self::BlockKey => "block_key",
+            Self::CreateAcmeKey => "create_acme_key",
         }
     }
 
@@ -240,6 +244,6 @@ pub mod act {
     actions!(KeyAction: Encrypt Decrypt Rewrap ReencryptFrom ReencryptTo GetKey RotateKey GetKeyEvidence ChangeState
         UpdateKey ScheduleDestruction CancelDestruction Explain ExplainOther GetPublicKey Sign Verify Mac VerifyMac AsymmetricDecrypt GenerateDataKey DecryptDataKey);
     actions!(TenantAction: GenerateRandom CreateKey ListKeys GetCertificate RevokeCertificate GetAuthority PlanCeremony
-        ApproveCeremony CommitCeremony ChangeIssuer ChangeProfile BlockKey);
+        ApproveCeremony CommitCeremony ChangeIssuer ChangeProfile BlockKey CreateAcmeKey);
     actions!(ProfileAction: IssueCertificate RenewCertificate);
 }

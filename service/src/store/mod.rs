@@ -4,6 +4,7 @@
 //! Changes go by compare-and-swap on the [`Revision`](crate::key::Revision) of a key,
 //! so that two nodes, or two requests, cannot overwrite each other.
 
+mod acme;
 #[cfg(test)]
 mod conformance;
 mod pki;
@@ -13,6 +14,7 @@ mod sqlite;
 use async_trait::async_trait;
 use keywright_hsm::{KeyRef, ObjectId};
 
+pub use acme::AcmeStore;
 pub use pki::{Authorities, KeyStanding, PkiStore, Revoked, Search, Write, Written};
 pub use sqlite::SqliteStore;
 
@@ -130,7 +132,7 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// A store of key metadata. All writes are durable when they return.
 #[async_trait]
-pub trait Store: PkiStore {
+pub trait Store: PkiStore + AcmeStore {
     /// Reads everything.
     async fn load(&self) -> Result<Contents>;
 

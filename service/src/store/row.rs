@@ -28,6 +28,7 @@ macro_rules! rows {
     )*};
 }
 
+pub(super) mod acme;
 pub(super) mod pki;
 
 rows! {

@@ -4,6 +4,7 @@
 //! write transaction begins belong to SQLite. Writers begin IMMEDIATE: a plain
 //! transaction that reads first fails at once when another writer is quicker.
 
+mod acme;
 mod pki;
 
 use std::{
@@ -427,6 +428,11 @@ fn migrations() -> Migrator {
             5,
             "ocsp",
             include_str!("../../migrations/sqlite/0005_ocsp.sql"),
+        ),
+        migration(
+            6,
+            "acme",
+            include_str!("../../migrations/sqlite/0006_acme.sql"),
         ),
     ])
 }

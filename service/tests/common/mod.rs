@@ -287,7 +287,7 @@ pub(crate) fn engine(extra: &str) -> Engine {
     .unwrap()
 }
 
-fn config(dir: &Path, limits: Limits) -> Config {
+pub(crate) fn config(dir: &Path, limits: Limits) -> Config {
     Config {
         data_dir: dir.to_owned(),
         policies_dir: dir.to_owned(),
@@ -295,6 +295,7 @@ fn config(dir: &Path, limits: Limits) -> Config {
             grpc: "127.0.0.1:0".parse().unwrap(),
             admin: "127.0.0.1:0".parse().unwrap(),
             pki: None,
+            acme: None,
         },
         tls: Tls {
             certificate: dir.join("server.pem"),
@@ -321,6 +322,7 @@ fn config(dir: &Path, limits: Limits) -> Config {
             queue_jobs: 1,
             check_every_ms: 1000,
         },
+        acme: None,
         limits,
     }
 }

@@ -2,15 +2,16 @@
 
 use keywright_proto::v1::{
     ApproveCeremonyRequest, ApproveCeremonyResponse, BlockKeyRequest, BlockKeyResponse,
-    CommitCeremonyRequest, CommitCeremonyResponse, GetProfileRequest, GetProfileResponse,
-    ImportIssuerRequest, ImportIssuerResponse, ListIssuersRequest, ListIssuersResponse,
-    ListProfilesRequest, ListProfilesResponse, PlanCeremonyRequest, PlanCeremonyResponse,
-    PutProfileRequest, PutProfileResponse, RetireProfileRequest, RetireProfileResponse,
-    SetIssuerUsageRequest, SetIssuerUsageResponse, pki_admin_server::PkiAdmin,
+    CommitCeremonyRequest, CommitCeremonyResponse, CreateAcmeKeyRequest, CreateAcmeKeyResponse,
+    GetProfileRequest, GetProfileResponse, ImportIssuerRequest, ImportIssuerResponse,
+    ListIssuersRequest, ListIssuersResponse, ListProfilesRequest, ListProfilesResponse,
+    PlanCeremonyRequest, PlanCeremonyResponse, PutProfileRequest, PutProfileResponse,
+    RetireProfileRequest, RetireProfileResponse, SetIssuerUsageRequest, SetIssuerUsageResponse,
+    pki_admin_server::PkiAdmin,
 };
 
 use super::{convert, door::door};
-use crate::ops::pki;
+use crate::ops::{acme, pki};
 
 door! {
     /// The handlers.
@@ -65,6 +66,13 @@ door! {
             let spki = convert::spki_sha256("spki_sha256", &m.spki_sha256)?;
             let revoked = pki::block_key(app, call, spki, &convert::why(m.why)?).await?;
             Ok(BlockKeyResponse { revoked: revoked.into_iter().map(convert::named).collect() })
+        };
+        create_acme_key(CreateAcmeKeyRequest) -> CreateAcmeKeyResponse = |app, call, m| {
+            let key = acme::create_acme_key(app, call, convert::acme_key(m)?).await?;
+            Ok(CreateAcmeKeyResponse {
+                kid: key.kid.to_string(),
+                hmac_key: key.hmac_key.to_vec().into(),
+            })
         };
     }
 }

@@ -1,7 +1,7 @@
 //! The names of RPCs, in records and metrics.
 
 /// Every RPC of `keywright.v1`: path and name in records and metrics.
-pub const AUDITED_RPCS: [(&str, &str); 47] = [
+pub const AUDITED_RPCS: [(&str, &str); 48] = [
     ("/keywright.v1.Crypto/Encrypt", "Encrypt"),
     ("/keywright.v1.Crypto/Decrypt", "Decrypt"),
     ("/keywright.v1.Crypto/Rewrap", "Rewrap"),
@@ -55,6 +55,7 @@ pub const AUDITED_RPCS: [(&str, &str); 47] = [
     ("/keywright.v1.PkiAdmin/ListProfiles", "ListProfiles"),
     ("/keywright.v1.PkiAdmin/RetireProfile", "RetireProfile"),
     ("/keywright.v1.PkiAdmin/BlockKey", "BlockKey"),
+    ("/keywright.v1.PkiAdmin/CreateAcmeKey", "CreateAcmeKey"),
 ];
 
 const HEALTH: &str = "/grpc.health.v1.Health/";

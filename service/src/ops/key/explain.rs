@@ -162,6 +162,7 @@ fn version(key: &Key, action: Action, number: u32) -> Result<Option<VersionNumbe
         | Action::CommitCeremony
         | Action::ChangeIssuer
         | Action::ChangeProfile
-        | Action::BlockKey => Ok(None),
+        | Action::BlockKey
+        | Action::CreateAcmeKey => Ok(None),
     }
 }

@@ -97,6 +97,24 @@ pub async fn sign_csr(app: &Arc<App>, call: &mut Call, request: SignCsr) -> Resu
     issue(app, call, wanted).await
 }
 
+/// [`sign_csr`] for who asks through another door under the caller's identity:
+/// `requested_by` stands on the record, and its idempotency keys are its own.
+pub(in crate::ops) async fn sign_csr_as(
+    app: &Arc<App>,
+    call: &mut Call,
+    request: SignCsr,
+    requested_by: String,
+) -> Result<Issued> {
+    let permit =
+        call.open_profile::<act::IssueCertificate>(app, &request.profile, request.version)?;
+    let profile = Arc::clone(permit.profile());
+    let wanted = Wanted {
+        requested_by,
+        ..wanted(&call.caller, profile, request)?
+    };
+    issue(app, call, wanted).await
+}
+
 /// Many at once, each by itself: one durable write serves many of them.
 ///
 /// # Errors
@@ -442,7 +460,7 @@ fn intended(
 }
 
 /// The issuer and what is above it, without the root.
-pub(super) fn chain(authority: &Authority) -> Vec<Vec<u8>> {
+pub(in crate::ops) fn chain(authority: &Authority) -> Vec<Vec<u8>> {
     let issuer = &authority.issuer;
     let mut chain = Vec::new();
     if !issuer.is_root() {

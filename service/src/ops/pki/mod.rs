@@ -25,12 +25,14 @@ pub use crl::{Crl, get_crl, publish, publish_crls, published};
 pub use dry_run::{Dry, dry_run};
 pub use import::{ImportIssuer, import_issuer};
 pub use issue::{Issued, SignCsr, sign_csr, sign_csr_batch};
+pub(super) use issue::{chain, sign_csr_as};
 pub use issuers::{SetUsage, bundle, list_issuers, set_issuer_usage};
 pub use lists::Lists;
 pub use ocsp::{Answered, Ocsp, Question, Validity};
 pub use profiles::{get_profile, list_profiles, put_profile, retire_profile};
 pub use renew::{Renew, Renewed, renew};
 pub use revoke::{Revoke, Revoked, Target, block_key, revoke};
+pub(super) use revoke::{carry_out, target};
 pub use standing::{Standing, standing};
 
 use crate::{

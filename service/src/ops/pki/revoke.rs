@@ -69,6 +69,22 @@ pub async fn revoke(app: &Arc<App>, call: &mut Call, request: Revoke) -> Result<
         Some(_) => call.caller.tenant,
     };
     let (authority, record) = target(app, tenant, &request.target).await?;
+    if let Some(proof) = &request.key_proof {
+        check_proof(proof, &record)?;
+        call.entry
+            .decide(Decision::Allow, &["proof of key".to_owned()]);
+    }
+    carry_out(app, call, (&authority, &record), &request).await
+}
+
+/// Revokes what the caller was found to have the right to revoke.
+pub(in crate::ops) async fn carry_out(
+    app: &App,
+    call: &mut Call,
+    (authority, record): (&Authority, &CertificateRecord),
+    request: &Revoke,
+) -> Result<Revoked> {
+    let tenant = record.intended.tenant;
     let serial = record.intended.name.serial;
     call.entry
         .detail
@@ -77,11 +93,6 @@ pub async fn revoke(app: &Arc<App>, call: &mut Call, request: Revoke) -> Result<
     call.entry
         .detail
         .insert("reason", request.why.code().to_string());
-    if let Some(proof) = &request.key_proof {
-        check_proof(proof, &record)?;
-        call.entry
-            .decide(Decision::Allow, &["proof of key".to_owned()]);
-    }
     let revocation = Revocation {
         revoked_ms: call.now_ms,
         reason: request.why,
@@ -182,7 +193,7 @@ async fn revoke_one(app: &App, name: &CertificateRef, revocation: Revocation) ->
     Ok(done)
 }
 
-async fn target(
+pub(in crate::ops) async fn target(
     app: &App,
     tenant: TenantId,
     target: &Target,

@@ -156,7 +156,7 @@ pub(in crate::store) fn list_text(list: &[String]) -> String {
     serde_json::Value::from(list).to_string()
 }
 
-fn list(text: &str) -> Result<Vec<String>> {
+pub(in crate::store) fn list(text: &str) -> Result<Vec<String>> {
     serde_json::from_str(text).map_err(|_| corrupt("list"))
 }
 

@@ -401,7 +401,7 @@ fn all<R, T>(rows: Vec<R>, read: impl Fn(R) -> Result<T>) -> Result<Vec<T>> {
     rows.into_iter().map(read).collect()
 }
 
-fn one(rows: u64) -> Result<()> {
+pub(super) fn one(rows: u64) -> Result<()> {
     if rows == 1 {
         Ok(())
     } else {

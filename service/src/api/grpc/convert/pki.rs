@@ -1,7 +1,7 @@
 //! Certificates, issuers and profiles on the wire.
 
 use bytes::Bytes;
-use keywright_pki::{San, Serial};
+use keywright_pki::{San, Serial, SpiffeId};
 use keywright_proto::v1 as proto;
 
 use super::code;
@@ -13,7 +13,7 @@ use crate::{
     },
     config::Limits,
     error::{Error, Reason, Result},
-    ops::{App, pki},
+    ops::{App, acme::CreateAcmeKey, pki},
 };
 
 fn wrong(field: &'static str, text: impl Into<String>) -> Error {
@@ -48,6 +48,14 @@ pub(in super::super) fn spki_sha256(field: &'static str, bytes: &[u8]) -> Result
     bytes
         .try_into()
         .map_err(|_| wrong(field, "SHA-256 of a SubjectPublicKeyInfo has 32 bytes"))
+}
+
+pub(in super::super) fn acme_key(m: proto::CreateAcmeKeyRequest) -> Result<CreateAcmeKey> {
+    let profiles = m.profiles.iter().map(|p| authority_name("profiles", p));
+    Ok(CreateAcmeKey {
+        identity: SpiffeId::parse(&m.identity).map_err(|e| wrong("identity", e.to_string()))?,
+        profiles: profiles.collect::<Result<_>>()?,
+    })
 }
 
 /// For the record; not a place for novels.
