@@ -63,8 +63,8 @@ pub use ocsp::{
 pub use pem::certificate_to_pem;
 pub use plan::{Eku, KeyUsage, Kind, NO_EXPIRY, NameConstraints, Plan, Subtree, Urls};
 pub use profile::{
-    Approval, AuthMethod, Authz, CaRules, CommonName, IssuerFacts, KeyReuse, LintIgnore, Match,
-    Profile, ProfileError, Rate, Refusal, Request, Violation, dev_service, spiffe_svid,
+    Approval, AuthMethod, Authz, CaRules, Cidr, CommonName, IssuerFacts, KeyReuse, LintIgnore,
+    Match, Profile, ProfileError, Rate, Refusal, Request, Violation, dev_service, spiffe_svid,
 };
 pub use public_key::{spki_to_jwk, spki_to_pem};
 pub use serial::{NotASerial, Serial};

@@ -12,8 +12,8 @@ use serde::Deserialize;
 
 pub use builtin::{dev_service, spiffe_svid};
 pub use prepare::{IssuerFacts, Refusal, Request, Violation};
-pub use rules::Match;
-use rules::{Cidr, DnsRule, SpiffeRule};
+pub use rules::{Cidr, Match};
+use rules::{DnsRule, SpiffeRule};
 
 use crate::{
     key_kind::KeyKind,
@@ -43,6 +43,7 @@ pub struct Profile {
     crl_dp: bool,
     ocsp: bool,
     policies: Vec<ObjectIdentifier>,
+    acme_networks: Vec<Cidr>,
     kind: ProfileKind,
 }
 
@@ -247,6 +248,13 @@ impl Profile {
     #[must_use]
     pub fn key_reuse(&self) -> KeyReuse {
         self.key_reuse
+    }
+
+    /// Networks that an ACME challenge may be looked for in although they are not public.
+    /// Kept by the service, which looks.
+    #[must_use]
+    pub fn acme_networks(&self) -> &[Cidr] {
+        &self.acme_networks
     }
 
     /// Attributes that every subject has, in the order they are written.

@@ -171,7 +171,6 @@ fn open_acme(
 ) -> Result<Arc<Acme>, StartError> {
     let validator = Validator::new(validator::Options {
         resolver: settings.resolver,
-        allow_networks: settings.allow_networks.clone(),
         http01_port: settings.http01_port,
         tls_alpn01_port: settings.tls_alpn01_port,
         patience: Duration::from_millis(app.limits.acme_validation_ms),

@@ -15,8 +15,6 @@ use serde::Deserialize;
 
 pub use limits::Limits;
 
-use crate::validator::Network;
-
 /// Everything the daemon needs to know.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,9 +46,6 @@ pub struct AcmeConfig {
     pub url: String,
     /// The recursive DNS resolver that is asked about their hosts.
     pub resolver: SocketAddr,
-    /// Networks that may be looked at although they are not public.
-    #[serde(default)]
-    pub allow_networks: Vec<Network>,
     /// Port for http-01; 80 but for tests.
     #[serde(default = "http_port")]
     pub http01_port: u16,

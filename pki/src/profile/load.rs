@@ -64,6 +64,7 @@ impl Profile {
                 RawKind::Ca => ProfileKind::Ca(ca(&raw)?),
             },
             authz: authz(&raw.authz)?,
+            acme_networks: acme_networks(&raw)?,
             name: raw.name,
             version: raw.version,
             issuers: raw.issuers,
@@ -350,6 +351,17 @@ fn subtree(text: &str) -> Result<Subtree, String> {
         },
         _ => Err(format!("{text:?} must begin with dns:, ip: or uri:")),
     }
+}
+
+fn acme_networks(raw: &Raw) -> Result<Vec<Cidr>, ProfileError> {
+    if raw.kind == RawKind::Ca && !raw.acme.networks.is_empty() {
+        return value(
+            "acme.networks",
+            "must be empty: ACME gives no CA certificates",
+        );
+    }
+    let cidr = |text: &String| Cidr::parse(text).or_else(|e| value("acme.networks", e));
+    raw.acme.networks.iter().map(cidr).collect()
 }
 
 fn authz(raw: &raw::Authz) -> Result<Authz, ProfileError> {

@@ -25,6 +25,14 @@ pub(super) struct Raw {
     pub(super) lint: Lint,
     #[serde(default)]
     pub(super) authz: Authz,
+    #[serde(default)]
+    pub(super) acme: Acme,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Acme {
+    pub(super) networks: Vec<String>,
 }
 
 #[derive(Deserialize, Default, Clone, Copy, PartialEq, Eq)]

@@ -112,14 +112,17 @@ impl DnsRule {
 
 /// Addresses with a common beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Cidr {
+pub struct Cidr {
     address: IpAddr,
     prefix: u8,
 }
 
 impl Cidr {
     /// `10.20.0.0/16`; bits behind the prefix must be zero.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let bad = || format!("{text:?} is no network such as 10.20.0.0/16");
         let (address, prefix) = text.split_once('/').ok_or_else(bad)?;
         let cidr = Self {
@@ -139,7 +142,9 @@ impl Cidr {
         Ok(cidr)
     }
 
-    pub(super) fn contains(&self, address: IpAddr) -> bool {
+    /// Is the address in it? One of the other family never is.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
         let ((width, bits), (own_width, own)) = (number(address), number(self.address));
         width == own_width && bits & self.mask() == own
     }

@@ -48,6 +48,7 @@ CREATE TABLE acme_authorizations (
     id         TEXT    NOT NULL PRIMARY KEY,
     account_id TEXT    NOT NULL REFERENCES acme_accounts (id),
     name       TEXT    NOT NULL,
+    profile    TEXT    NOT NULL,
     status     TEXT    NOT NULL,
     challenges TEXT    NOT NULL,
     expires_ms INTEGER NOT NULL,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{AccountKey, AcmeId, encode64, order::identifier_json};
-use crate::clock::rfc3339;
+use crate::{authority::AuthorityName, clock::rfc3339};
 
 /// How control is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,6 +136,8 @@ pub struct Authorization {
     pub account: AcmeId,
     /// For which name; may be a wildcard.
     pub name: San,
+    /// The profile of its order: it says how far we look.
+    pub profile: AuthorityName,
     /// Where it stands.
     pub status: AuthorizationStatus,
     /// Ways to show control.
@@ -152,7 +154,7 @@ impl Authorization {
     pub fn new(
         id: AcmeId,
         account: AcmeId,
-        name: San,
+        (name, profile): (San, AuthorityName),
         tokens: [AcmeId; 3],
         expires_ms: i64,
     ) -> Self {
@@ -171,6 +173,7 @@ impl Authorization {
             id,
             account,
             name,
+            profile,
             status: AuthorizationStatus::Pending,
             expires_ms,
             revision: 0,
@@ -322,7 +325,8 @@ mod tests {
     fn authorization(name: &str) -> Authorization {
         let id = |n| AcmeId::from_random([n; 16]);
         let name = name.parse().unwrap();
-        Authorization::new(id(1), id(2), name, [id(3), id(4), id(5)], 100)
+        let profile = AuthorityName::parse("p").unwrap();
+        Authorization::new(id(1), id(2), (name, profile), [id(3), id(4), id(5)], 100)
     }
 
     #[test]

@@ -2,18 +2,22 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use keywright_pki::San;
+use keywright_pki::{Cidr, San};
 use tokio::net::TcpStream;
 
-use super::Validator;
+use super::{Validator, network::admits};
 use crate::acme::{Problem, ProblemKind};
 
 /// Addresses of one host that are tried.
 const MAX_ADDRESSES: usize = 4;
 
 impl Validator {
-    /// Connects to one of the host's addresses that may be looked at.
-    pub(super) async fn connect(&self, host: &San, port: u16) -> Result<TcpStream, Problem> {
+    /// Connects to one of the host's addresses that are public or in one of `networks`.
+    pub(super) async fn connect(
+        &self,
+        (host, port): (&San, u16),
+        networks: &[Cidr],
+    ) -> Result<TcpStream, Problem> {
         let addresses = match host {
             San::Dns(name) => self.resolver.addresses(name.host()).await?,
             San::Ip(address) => vec![*address],
@@ -21,13 +25,13 @@ impl Validator {
         };
         let open: Vec<IpAddr> = addresses
             .into_iter()
-            .filter(|address| self.fence.admits(*address))
+            .filter(|address| admits(*address, networks))
             .take(MAX_ADDRESSES)
             .collect();
         if open.is_empty() {
             return Err(Problem::new(
                 ProblemKind::Connection,
-                "the host's addresses are not public; the operator can allow their network (acme.allow_networks)",
+                "the host's addresses are not public; who writes the profile can list their network (acme.networks)",
             ));
         }
         let mut last = None;

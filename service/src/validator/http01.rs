@@ -2,10 +2,10 @@
 //!
 //! HTTP/1.0 on purpose: one request, one answer to the end of the connection, no chunks.
 
-use keywright_pki::{DnsName, San};
+use keywright_pki::{Cidr, DnsName, San};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{Validator, tls_alpn01};
+use super::{Claim, Validator, tls_alpn01};
 use crate::acme::{Problem, ProblemKind};
 
 /// Redirects that are followed.
@@ -27,22 +27,21 @@ struct Place {
 }
 
 impl Validator {
-    pub(super) async fn http01(
-        &self,
-        name: &San,
-        token: &str,
-        expected: &str,
-    ) -> Result<(), Problem> {
+    pub(super) async fn http01(&self, claim: Claim<'_>) -> Result<(), Problem> {
         let mut place = Place {
             tls: false,
-            host: name.clone(),
+            host: claim.name.clone(),
             port: None,
-            path: format!("/.well-known/acme-challenge/{token}"),
+            path: format!("/.well-known/acme-challenge/{}", claim.token),
         };
         for _ in 0..=MAX_REDIRECTS {
-            let answer = self.fetch(&place).await?;
+            let answer = self.fetch(&place, claim.networks).await?;
             match read(&answer)? {
-                Answer::Body(body) if body.trim_ascii_end() == expected.as_bytes() => return Ok(()),
+                Answer::Body(body)
+                    if body.trim_ascii_end() == claim.key_authorization.as_bytes() =>
+                {
+                    return Ok(());
+                }
                 Answer::Body(_) => {
                     return Err(incorrect("the file does not hold the key authorisation"));
                 }
@@ -60,13 +59,13 @@ impl Validator {
         )))
     }
 
-    async fn fetch(&self, place: &Place) -> Result<Vec<u8>, Problem> {
+    async fn fetch(&self, place: &Place, networks: &[Cidr]) -> Result<Vec<u8>, Problem> {
         let port = match (place.port, place.tls) {
             (Some(port), _) => port,
             (None, true) => 443,
             (None, false) => self.http01_port,
         };
-        let stream = self.connect(&place.host, port).await?;
+        let stream = self.connect((&place.host, port), networks).await?;
         let host = match &place.host {
             San::Dns(name) => name.as_str().to_owned(),
             San::Ip(std::net::IpAddr::V6(address)) => format!("[{address}]"),

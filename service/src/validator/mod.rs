@@ -13,22 +13,17 @@ mod tls_alpn01;
 
 use std::{net::SocketAddr, time::Duration};
 
-use keywright_pki::San;
+use keywright_pki::{Cidr, San};
 use tokio::time::timeout;
-
-pub use network::Network;
 
 use crate::acme::{ChallengeKind, Problem, ProblemKind};
 use dns::Resolver;
-use network::Fence;
 
 /// How to look.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The recursive resolver that is asked.
     pub resolver: SocketAddr,
-    /// Networks that may be looked at although they are not public.
-    pub allow_networks: Vec<Network>,
     /// 80, but for tests.
     pub http01_port: u16,
     /// 443, but for tests.
@@ -37,11 +32,23 @@ pub struct Options {
     pub patience: Duration,
 }
 
+/// What a client says, and how far we go to see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim<'a> {
+    /// The host it claims.
+    pub name: &'a San,
+    /// Of the challenge.
+    pub token: &'a str,
+    /// What the host must show.
+    pub key_authorization: &'a str,
+    /// Networks of the profile that may be looked at although they are not public.
+    pub networks: &'a [Cidr],
+}
+
 /// Looks at hosts.
 #[derive(Debug)]
 pub struct Validator {
     resolver: Resolver,
-    fence: Fence,
     http01_port: u16,
     tls_alpn01_port: u16,
     patience: Duration,
@@ -53,30 +60,23 @@ impl Validator {
     pub fn new(options: Options) -> Self {
         Self {
             resolver: Resolver::new(options.resolver),
-            fence: Fence::new(options.allow_networks),
             http01_port: options.http01_port,
             tls_alpn01_port: options.tls_alpn01_port,
             patience: options.patience,
         }
     }
 
-    /// One look: does the host of `name` show `key_authorization`?
+    /// One look: does the host show it?
     ///
     /// # Errors
     /// What was seen instead, in words for the client. Bytes of the host are never among
     /// them: who claims somebody else's host must not read it through us.
-    pub async fn look(
-        &self,
-        name: &San,
-        kind: ChallengeKind,
-        token: &str,
-        key_authorization: &str,
-    ) -> Result<(), Problem> {
+    pub async fn look(&self, kind: ChallengeKind, claim: Claim<'_>) -> Result<(), Problem> {
         let look = async {
             match kind {
-                ChallengeKind::Http01 => self.http01(name, token, key_authorization).await,
-                ChallengeKind::Dns01 => self.dns01(name, key_authorization).await,
-                ChallengeKind::TlsAlpn01 => self.tls_alpn01(name, key_authorization).await,
+                ChallengeKind::Http01 => self.http01(claim).await,
+                ChallengeKind::Dns01 => self.dns01(claim).await,
+                ChallengeKind::TlsAlpn01 => self.tls_alpn01(claim).await,
             }
         };
         timeout(self.patience, look).await.unwrap_or_else(|_| {
@@ -87,12 +87,12 @@ impl Validator {
         })
     }
 
-    async fn dns01(&self, name: &San, key_authorization: &str) -> Result<(), Problem> {
-        let San::Dns(name) = name else {
+    async fn dns01(&self, claim: Claim<'_>) -> Result<(), Problem> {
+        let San::Dns(name) = claim.name else {
             return Err(Problem::malformed("dns-01 is for host names"));
         };
         let record = format!("_acme-challenge.{}", name.host());
-        let expected = crate::acme::txt_value(key_authorization);
+        let expected = crate::acme::txt_value(claim.key_authorization);
         let texts = self.resolver.texts(&record).await?;
         if texts.iter().any(|text| text == expected.as_bytes()) {
             return Ok(());

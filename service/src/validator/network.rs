@@ -1,19 +1,14 @@
 //! Which addresses may be looked at. What is not plainly public is forbidden, because a
 //! client that names `localhost` or a neighbour of ours would make us its scanner; the
-//! operator may open networks by name.
+//! profile may list networks beside the public one.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    str::FromStr,
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use serde::Deserialize;
+use keywright_pki::Cidr;
 
-/// A network such as `10.0.0.0/8`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Network {
+/// A network such as `10.0.0.0/8`, written down in this file.
+#[derive(Debug, Clone, Copy)]
+struct Network {
     address: IpAddr,
     prefix: u8,
 }
@@ -33,52 +28,16 @@ impl Network {
         }
     }
 
-    /// Is the address in it?
-    #[must_use]
-    pub fn contains(&self, address: IpAddr) -> bool {
-        let (own, own_width) = bits(self.address);
-        let (other, width) = bits(address);
+    fn contains(&self, address: IpAddr) -> bool {
+        // Left-aligned, so that the prefix counts from the same end in both families.
+        let bits = |address| match address {
+            IpAddr::V4(a) => u128::from(a.to_bits()) << 96,
+            IpAddr::V6(a) => a.to_bits(),
+        };
         let behind = 128u32.saturating_sub(u32::from(self.prefix));
-        own_width == width && (own ^ other).checked_shr(behind).unwrap_or(0) == 0
-    }
-}
-
-/// Left-aligned in 128 bits, and how many of them count.
-fn bits(address: IpAddr) -> (u128, u8) {
-    match address {
-        IpAddr::V4(a) => (u128::from(a.to_bits()) << 96, 32),
-        IpAddr::V6(a) => (a.to_bits(), 128),
-    }
-}
-
-impl FromStr for Network {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no network such as 10.0.0.0/8");
-        let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
-        let address: IpAddr = address.parse().map_err(|_| wrong())?;
-        let prefix: u8 = prefix.parse().map_err(|_| wrong())?;
-        let (value, width) = bits(address);
-        let behind = value.checked_shl(u32::from(prefix)).unwrap_or(0);
-        if prefix > width || behind != 0 {
-            return Err(wrong());
-        }
-        Ok(Self { address, prefix })
-    }
-}
-
-impl TryFrom<String> for Network {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
+        let differing = bits(self.address) ^ bits(address);
+        self.address.is_ipv4() == address.is_ipv4()
+            && differing.checked_shr(behind).unwrap_or(0) == 0
     }
 }
 
@@ -109,27 +68,15 @@ const SPECIAL: [Network; 20] = [
 /// Global unicast; everything else in IPv6 is local, reserved or carries IPv4 inside.
 const GLOBAL_V6: Network = Network::v6(0x2000, 0, 3);
 
-/// What may be looked at.
-#[derive(Debug)]
-pub(super) struct Fence {
-    allowed: Vec<Network>,
-}
-
-impl Fence {
-    pub(super) fn new(allowed: Vec<Network>) -> Self {
-        Self { allowed }
+/// May this address be looked at?
+pub(super) fn admits(address: IpAddr, listed: &[Cidr]) -> bool {
+    // `::ffff:127.0.0.1` reaches the same host as `127.0.0.1`.
+    let address = address.to_canonical();
+    if listed.iter().any(|n| n.contains(address)) {
+        return true;
     }
-
-    /// May this address be looked at?
-    pub(super) fn admits(&self, address: IpAddr) -> bool {
-        // `::ffff:127.0.0.1` reaches the same host as `127.0.0.1`.
-        let address = address.to_canonical();
-        if self.allowed.iter().any(|n| n.contains(address)) {
-            return true;
-        }
-        let global = address.is_ipv4() || GLOBAL_V6.contains(address);
-        global && !SPECIAL.iter().any(|n| n.contains(address))
-    }
+    let global = address.is_ipv4() || GLOBAL_V6.contains(address);
+    global && !SPECIAL.iter().any(|n| n.contains(address))
 }
 
 #[cfg(test)]
@@ -138,7 +85,6 @@ mod tests {
 
     #[test]
     fn only_public_addresses_are_looked_at() {
-        let fence = Fence::new(Vec::new());
         for inside in [
             "127.0.0.1",
             "127.255.255.255",
@@ -169,7 +115,7 @@ mod tests {
             "::127.0.0.1",
             "fec0::1",
         ] {
-            assert!(!fence.admits(inside.parse().unwrap()), "{inside}");
+            assert!(!admits(inside.parse().unwrap(), &[]), "{inside}");
         }
         for outside in [
             "8.8.8.8",
@@ -179,16 +125,13 @@ mod tests {
             "2a00:1450::1",
             "::ffff:8.8.8.8",
         ] {
-            assert!(fence.admits(outside.parse().unwrap()), "{outside}");
+            assert!(admits(outside.parse().unwrap(), &[]), "{outside}");
         }
     }
 
     #[test]
-    fn the_operator_opens_what_is_listed_and_no_more() {
-        let fence = Fence::new(vec![
-            "127.0.0.0/8".parse().unwrap(),
-            "fd00::/8".parse().unwrap(),
-        ]);
+    fn a_profile_opens_what_it_lists_and_no_more() {
+        let listed = ["127.0.0.0/8", "fd00::/8"].map(|n| Cidr::parse(n).unwrap());
         for (address, admitted) in [
             ("127.0.0.1", true),
             ("::ffff:127.0.0.1", true),
@@ -197,15 +140,13 @@ mod tests {
             ("10.0.0.1", false),
         ] {
             assert_eq!(
-                fence.admits(address.parse().unwrap()),
+                admits(address.parse().unwrap(), &listed),
                 admitted,
                 "{address}"
             );
         }
-        for bad in ["10.0.0.1/8", "10.0.0.0", "10.0.0.0/33", "x/8", "::/129", ""] {
-            assert!(bad.parse::<Network>().is_err(), "{bad}");
-        }
-        let all: Network = "0.0.0.0/0".parse().unwrap();
-        assert!(all.contains("9.9.9.9".parse().unwrap()) && !all.contains("::1".parse().unwrap()));
+        let all = [Cidr::parse("0.0.0.0/0").unwrap()];
+        assert!(admits("10.0.0.1".parse().unwrap(), &all));
+        assert!(!admits("::1".parse().unwrap(), &all));
     }
 }

@@ -13,7 +13,7 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::Validator;
+use super::{Claim, Validator};
 use crate::acme::{Problem, ProblemKind, key_authorization_sha256};
 
 const PROTOCOL: &[u8] = b"acme-tls/1";
@@ -23,12 +23,10 @@ const EXTENSION: &[u8] =
     b"\x30\x31\x06\x08\x2b\x06\x01\x05\x05\x07\x01\x1f\x01\x01\xff\x04\x22\x04\x20";
 
 impl Validator {
-    pub(super) async fn tls_alpn01(
-        &self,
-        name: &San,
-        key_authorization: &str,
-    ) -> Result<(), Problem> {
-        let stream = self.connect(name, self.tls_alpn01_port).await?;
+    pub(super) async fn tls_alpn01(&self, claim: Claim<'_>) -> Result<(), Problem> {
+        let name = claim.name;
+        let address = (name, self.tls_alpn01_port);
+        let stream = self.connect(address, claim.networks).await?;
         let stream = tls(stream, name, &[PROTOCOL]).await?;
         let (_, session) = stream.get_ref();
         let wrong = |text: &str| Err(Problem::new(ProblemKind::Unauthorized, text));
@@ -44,7 +42,7 @@ impl Validator {
         if info.other_names != 0 || info.sans != [name.clone()] {
             return wrong("the host's certificate does not name exactly the identifier");
         }
-        let digest = key_authorization_sha256(key_authorization);
+        let digest = key_authorization_sha256(claim.key_authorization);
         let extension = [EXTENSION, &digest].concat();
         if !certificate.windows(extension.len()).any(|w| w == extension) {
             return wrong("the host's certificate does not hold the key authorisation");

@@ -118,7 +118,7 @@ impl Client {
     async fn exchange(&mut self, method: &str, url: &str, body: &str) -> Reply {
         let path = url.splitn(4, '/').nth(3).unwrap();
         let stream = TcpStream::connect(self.address).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
+        let name = ServerName::try_from("127.0.0.1").unwrap();
         let mut stream = self.tls.connect(name, stream).await.unwrap();
         let head = format!(
             "{method} /{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/jose+json\r\nContent-Length: {}\r\n\r\n{body}",

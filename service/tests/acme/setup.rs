@@ -88,7 +88,8 @@ async fn authorities(app: &Arc<App>) {
             .await
             .unwrap();
     }
-    pki::put_profile(app, &mut call(app), dev_service("int"))
+    let profile = dev_service("int") + "[acme]\nnetworks = [\"127.0.0.0/8\"]\n";
+    pki::put_profile(app, &mut call(app), profile)
         .await
         .unwrap();
 }
@@ -117,7 +118,6 @@ impl World {
         let dns = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let options = Options {
             resolver: dns.local_addr().unwrap(),
-            allow_networks: vec!["127.0.0.0/8".parse().unwrap()],
             http01_port: web.local_addr().unwrap().port(),
             tls_alpn01_port: 1,
             patience: Duration::from_secs(5),
@@ -127,7 +127,7 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tenants = BTreeMap::from([("red".to_owned(), TENANT)]);
-        let base = format!("https://localhost:{}", address.port());
+        let base = format!("https://127.0.0.1:{}", address.port());
         let state = Acme::new(Arc::clone(app), Validator::new(options), tenants, base).unwrap();
         let reloader = TlsReloader::new(&config(appliance.dir.path(), limits)).unwrap();
         let conns = acme::client_conns(listener, &reloader, limits).unwrap();
@@ -156,7 +156,7 @@ impl World {
     /// Without an account.
     pub(crate) async fn stranger(&self) -> Client {
         let directory = format!(
-            "https://localhost:{}/acme/red/directory",
+            "https://127.0.0.1:{}/acme/red/directory",
             self.address.port()
         );
         Client::new(self.address, Arc::clone(&self.tls), &directory).await

@@ -11,6 +11,7 @@ use crate::{
         Problem, ProblemKind,
     },
     metrics,
+    validator::Claim,
 };
 
 /// A host that has just been set up may need a moment: pauses before each look.
@@ -163,21 +164,21 @@ async fn look(
     challenge: &Challenge,
 ) -> Result<(), Problem> {
     let expected = challenge.key_authorization(&member.account.key);
+    let authorities = &acme.app.authorities;
+    let profile = authorities.profile(member.account.tenant, &authorization.profile, None);
+    let claim = Claim {
+        name: &authorization.name,
+        token: &challenge.token,
+        key_authorization: &expected,
+        networks: profile.as_ref().map_or(&[], |p| p.rules.acme_networks()),
+    };
     let mut seen = Ok(());
     for pause in PAUSES {
         sleep(pause).await;
         let Ok(_turn) = acme.looking.acquire().await else {
             return Ok(());
         };
-        seen = acme
-            .validator
-            .look(
-                &authorization.name,
-                challenge.kind,
-                &challenge.token,
-                &expected,
-            )
-            .await;
+        seen = acme.validator.look(challenge.kind, claim).await;
         if seen.is_ok() {
             break;
         }

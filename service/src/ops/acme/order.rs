@@ -77,7 +77,7 @@ pub async fn new_order(acme: &Acme, visit: &Visit) -> Result<OrderView, Problem>
             authorizations.push(Authorization::new(
                 acme.id()?,
                 account,
-                name.clone(),
+                (name.clone(), profile.clone()),
                 tokens,
                 expires_ms,
             ));

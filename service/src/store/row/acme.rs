@@ -54,6 +54,7 @@ rows! {
         id: String,
         account_id: String,
         name: String,
+        profile: String,
         status: String,
         challenges: String,
         expires_ms: i64,
@@ -151,6 +152,7 @@ impl AuthorizationRow {
             id: acme_id(&self.id)?,
             account: acme_id(&self.account_id)?,
             name: self.name.parse().map_err(|_| corrupt("acme name"))?,
+            profile: AuthorityName::parse(&self.profile).map_err(|_| corrupt("acme profile"))?,
             status: AuthorizationStatus::parse(&self.status)
                 .ok_or_else(|| corrupt("acme status"))?,
             challenges: serde_json::from_str(&self.challenges)

@@ -162,13 +162,14 @@ impl AcmeStore for SqliteStore {
         }
         for authorization in authorizations {
             sqlx::query(
-                "INSERT INTO acme_authorizations (id, account_id, name, status, challenges,
-                     expires_ms, revision)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                "INSERT INTO acme_authorizations (id, account_id, name, profile, status,
+                     challenges, expires_ms, revision)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
             )
             .bind(authorization.id.as_str().to_owned())
             .bind(authorization.account.as_str().to_owned())
             .bind(authorization.name.to_string())
+            .bind(authorization.profile.as_str().to_owned())
             .bind(authorization.status.name().to_owned())
             .bind(challenges(authorization)?)
             .bind(authorization.expires_ms)
@@ -273,7 +274,7 @@ impl AcmeStore for SqliteStore {
 
     async fn authorization(&self, account: &AcmeId, id: &AcmeId) -> Result<Option<Authorization>> {
         let row: Option<AuthorizationRow> = sqlx::query_as(
-            "SELECT id, account_id, name, status, challenges, expires_ms, revision
+            "SELECT id, account_id, name, profile, status, challenges, expires_ms, revision
              FROM acme_authorizations WHERE account_id = $1 AND id = $2",
         )
         .bind(account.as_str().to_owned())
