@@ -29,7 +29,7 @@ use crate::{
         supervisor,
     },
     audit::{Entry, Event},
-    config::{AcmeConfig, Config, ConfigError},
+    config::{AcmeConfig, AcmeTesting, Config, ConfigError},
     metrics,
     ops::{App, acme::Acme, destroy_due, pki, save_last_use},
     validator::{self, Validator},
@@ -169,10 +169,13 @@ fn open_acme(
     app: &Arc<App>,
     tenants: &Tenants,
 ) -> Result<Arc<Acme>, StartError> {
+    if settings.testing != AcmeTesting::default() {
+        warn!("acme.testing is in the configuration: for tests of clients, not for production");
+    }
     let validator = Validator::new(validator::Options {
         resolver: settings.resolver,
-        http01_port: settings.http01_port,
-        tls_alpn01_port: settings.tls_alpn01_port,
+        http01_port: settings.testing.http01_port,
+        tls_alpn01_port: settings.testing.tls_alpn01_port,
         patience: Duration::from_millis(app.limits.acme_validation_ms),
     });
     let ids = tenants.ids().map(|(name, id)| (name.to_owned(), id));
@@ -182,8 +185,9 @@ fn open_acme(
         ids.collect(),
         settings.url.clone(),
     );
+    let acme = acme.map_err(|e| StartError::Other(format!("ACME: {e}")))?;
     Ok(Arc::new(
-        acme.map_err(|e| StartError::Other(format!("ACME: {e}")))?,
+        acme.refuse_every(settings.testing.bad_nonce_every),
     ))
 }
 

@@ -46,20 +46,32 @@ pub struct AcmeConfig {
     pub url: String,
     /// The recursive DNS resolver that is asked about their hosts.
     pub resolver: SocketAddr,
-    /// Port for http-01; 80 but for tests.
-    #[serde(default = "http_port")]
+    /// For tests of clients, never in production.
+    #[serde(default)]
+    pub testing: AcmeTesting,
+}
+
+/// What tests of ACME clients need. Left out in production: the ports are those that
+/// RFC 8555 §8.3 and RFC 8737 §3 name, and every nonce is good once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AcmeTesting {
+    /// Port for http-01.
     pub http01_port: u16,
-    /// Port for tls-alpn-01; 443 but for tests.
-    #[serde(default = "https_port")]
+    /// Port for tls-alpn-01.
     pub tls_alpn01_port: u16,
+    /// Every so manieth request with a good nonce is answered with `badNonce`; 0: none.
+    pub bad_nonce_every: u64,
 }
 
-fn http_port() -> u16 {
-    80
-}
-
-fn https_port() -> u16 {
-    443
+impl Default for AcmeTesting {
+    fn default() -> Self {
+        Self {
+            http01_port: 80,
+            tls_alpn01_port: 443,
+            bad_nonce_every: 0,
+        }
+    }
 }
 
 impl AcmeConfig {
@@ -71,6 +83,9 @@ impl AcmeConfig {
                 "acme.url: {:?} is not https://HOST or https://HOST:PORT",
                 self.url
             ));
+        }
+        if self.testing.bad_nonce_every == 1 {
+            return Err("acme.testing.bad_nonce_every: 1 would refuse every request".into());
         }
         Ok(())
     }

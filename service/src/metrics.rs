@@ -116,16 +116,9 @@ pub fn describe() {
         NEXT_DESTRUCTION,
         "Seconds until the next scheduled destruction; NaN when there is none"
     );
-    describe_counter!(
-        ACME_REQUESTS,
-        "ACME requests that change something, by operation and outcome (ok or an ACME problem)"
-    );
-    describe_counter!(
-        ACME_LOOKS,
-        "Hosts looked at for ACME by challenge and outcome (ok or an ACME problem)"
-    );
     describe_counter!(RELOADS, "Reloads of certificates and policies by result");
     describe_public();
+    describe_acme();
     from_zero();
 }
 
@@ -138,6 +131,17 @@ fn describe_public() {
     describe_counter!(
         OCSP,
         "OCSP answers by what they say and where they came from"
+    );
+}
+
+fn describe_acme() {
+    describe_counter!(
+        ACME_REQUESTS,
+        "ACME requests that change something, by operation and outcome (ok or an ACME problem)"
+    );
+    describe_counter!(
+        ACME_LOOKS,
+        "Hosts looked at for ACME by challenge and outcome (ok or an ACME problem)"
     );
 }
 

@@ -26,6 +26,9 @@ pub(crate) enum Pki {
     /// The rules under which certificates are issued.
     #[command(subcommand)]
     Profile(Profile),
+    /// Let ACME clients in (certbot, lego and others).
+    #[command(subcommand)]
+    AcmeKey(AcmeKey),
     /// Write the roots and intermediates of your tenant as PEM.
     #[command(after_help = "Example:\n  keywright pki bundle --out bundle.pem")]
     Bundle {
@@ -203,6 +206,29 @@ pub(crate) struct Usage {
     /// CRLs. Verifiers refuse all certificates when the last CRL has expired.
     #[arg(long)]
     pub(crate) crl: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AcmeKey {
+    /// Make a key for external account binding. It is shown now and never again.
+    #[command(
+        after_help = "Example:\n  keywright pki acme-key create --identity spiffe://corp.example/web --profile service-tls\n\n\
+Then, for instance:\n  \
+certbot certonly --server https://acme.corp.example:8444/acme/TENANT/directory --eab-kid KID --eab-hmac-key KEY ...\n  \
+lego --server https://acme.corp.example:8444/acme/TENANT/directory --eab --kid KID --hmac KEY ..."
+    )]
+    Create {
+        /// Policies are asked for this SPIFFE id, and placeholders in profiles stand for its
+        /// parts.
+        #[arg(long, value_name = "SPIFFE-ID")]
+        identity: String,
+        /// What clients may ask for; repeat for more. The first is the default.
+        #[arg(long = "profile", value_name = "NAME", required = true)]
+        profiles: Vec<String>,
+        /// Write both lines here, for the owner only, instead of to standard output.
+        #[arg(long = "out", value_name = "FILE")]
+        output_file: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -144,6 +144,27 @@ impl Client {
         response.into_inner().profile.ok_or_else(Failure::nonsense)
     }
 
+    /// A key for ACME's external account binding. Tried once: a key whose answer got lost
+    /// is of no use to anybody.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn create_acme_key(
+        &self,
+        identity: &str,
+        profiles: &[String],
+    ) -> Result<proto::CreateAcmeKeyResponse, Failure> {
+        let request = proto::CreateAcmeKeyRequest {
+            identity: identity.into(),
+            profiles: profiles.to_vec(),
+        };
+        Ok(self
+            .pki_admin()
+            .create_acme_key(request)
+            .await?
+            .into_inner())
+    }
+
     /// Blocks a public key for ever and revokes what carries it; lists what is revoked now.
     /// Tried once: to be sure, do it again, the second time changes nothing.
     ///

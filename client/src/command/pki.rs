@@ -1,5 +1,6 @@
 //! `keywright pki …`.
 
+mod acme_key;
 mod authority;
 mod ceremony;
 mod files;
@@ -28,6 +29,7 @@ pub(crate) async fn run(command: Pki, settings: Settings, output: Output) -> Res
         Pki::BlockKey(what) => revoke::block_key(&settings, what, output).await,
         Pki::Ceremony(what) => ceremony::run(&settings, what, output).await,
         Pki::Profile(what) => profile::run(&settings, what, output).await,
+        Pki::AcmeKey(what) => acme_key::run(&settings, what, output).await,
         Pki::Issuer(what) => authority::run(&Client::connect(&settings).await?, what, output).await,
         Pki::List(what) => find::list(&Client::connect(&settings).await?, what, output).await,
         Pki::Show { issuer, serial } => {

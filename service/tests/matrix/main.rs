@@ -27,7 +27,7 @@ use tonic::{Code, Status};
 
 /// Roles that may call an RPC on a key of their own tenant, in the order of [`ROLES`]:
 /// key-user, key-admin, rewrapper, auditor, node-operator, everything, pki-user, pki-admin.
-const MATRIX: [(&str, [bool; 8]); 47] = [
+const MATRIX: [(&str, [bool; 8]); 48] = [
     ("Crypto.Encrypt", [Y, N, N, N, N, Y, N, N]),
     ("Crypto.Decrypt", [Y, N, N, N, N, Y, N, N]),
     ("Crypto.Rewrap", [N, N, Y, N, N, Y, N, N]),
@@ -76,6 +76,7 @@ const MATRIX: [(&str, [bool; 8]); 47] = [
     ("PkiAdmin.ListProfiles", [N, N, N, Y, N, Y, Y, Y]),
     ("PkiAdmin.RetireProfile", [N, N, N, N, N, Y, N, Y]),
     ("PkiAdmin.BlockKey", [N, N, N, N, N, Y, N, Y]),
+    ("PkiAdmin.CreateAcmeKey", [N, N, N, N, N, Y, N, Y]),
 ];
 const Y: bool = true;
 const N: bool = false;

@@ -189,6 +189,13 @@ pub(crate) async fn call(
             };
             admin.block_key(request).await.map(drop)
         }
+        "PkiAdmin.CreateAcmeKey" => {
+            let request = proto::CreateAcmeKeyRequest {
+                identity: "spiffe://red.example/web".into(),
+                profiles: vec![profile],
+            };
+            admin.create_acme_key(request).await.map(drop)
+        }
         other => panic!("{other} has no call in this test"),
     }
 }

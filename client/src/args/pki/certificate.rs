@@ -293,6 +293,7 @@ mod tests {
             "revoke --cert c --reason superseded",
             "revoke --issuer i --serial 3a --reason superseded --lost 2026-11-23T10:00:00Z",
             "block-key --cert c --why w",
+            "acme-key create --identity spiffe://a/b --profile p --profile q",
         ] {
             assert!(typed(good).is_ok(), "{good}: {:?}", typed(good));
         }
@@ -315,6 +316,8 @@ mod tests {
             "block-key --why w",
             "block-key --cert c --spki-sha256 aa --why w",
             "ceremony approve 00",
+            "acme-key create --identity spiffe://a/b",
+            "acme-key create --profile p",
         ] {
             assert!(typed(bad).is_err(), "{bad}");
         }

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     acme::{
-        Account, AccountKey, AccountStatus, AcmeId, Contact, Jws, Problem, ProblemKind, Signer,
+        Account, AccountKey, AccountStatus, AcmeId, AcmeKey, Contact, Jws, Problem, ProblemKind,
+        Signer,
     },
     store::StoreError,
 };
@@ -36,8 +37,11 @@ pub struct Registered {
     pub new: bool,
 }
 
-fn binding(text: &str) -> Problem {
-    Problem::new(ProblemKind::ExternalAccountRequired, text)
+fn unknown() -> Problem {
+    Problem::new(
+        ProblemKind::Unauthorized,
+        "the operator's key is not known, or the MAC is of another key",
+    )
 }
 
 /// Registers a key, or finds its account.
@@ -65,32 +69,11 @@ pub async fn new_account(acme: &Acme, visit: &Visit) -> Result<Registered, Probl
         ));
     }
     let contacts = Contact::list(&request.contact)?;
-    let bound = request.external_account_binding.ok_or_else(|| {
-        binding("an account needs an external account binding; ask the operator for a key")
-    })?;
-    let bound = Jws::from_value(bound)?;
-    let Signer::Account(kid) = bound.signer() else {
-        return Err(Problem::malformed(
-            "the external account binding has no kid",
-        ));
-    };
-    let unknown = || {
-        Problem::new(
-            ProblemKind::Unauthorized,
-            "the operator's key is not known, or the MAC is of another key",
-        )
-    };
-    let kid = AcmeId::parse(kid).ok_or_else(unknown)?;
-    let operators = acme.app.store.acme_key(visit.tenant_id, &kid).await?;
-    let operators = operators.ok_or_else(unknown)?;
-    if bound.nonce().is_some() || bound.url() != visit.url {
-        return Err(Problem::malformed(
-            "the external account binding must have the url of the request and no nonce",
-        ));
-    }
+    let (bound, operators) = binding(acme, visit, request.external_account_binding).await?;
     let caller = caller(&visit.tenant, &operators);
     let peer = Some(visit.peer.clone());
     recorded(acme, caller, "AcmeNewAccount", peer, async |app, call| {
+        let kid = operators.kid.clone();
         call.entry.detail.insert("acme_key", kid.to_string());
         let mac_key = mac_key(app, &operators, call).await?;
         let payload = bound.verify_mac(mac_key.expose()).map_err(|_| unknown())?;
@@ -107,7 +90,7 @@ pub async fn new_account(acme: &Acme, visit: &Visit) -> Result<Registered, Probl
             key: key.clone(),
             status: AccountStatus::Valid,
             contacts,
-            kid: kid.clone(),
+            kid,
             created_ms: call.now_ms,
         };
         call.entry.detail.insert("account", account.id.to_string());
@@ -126,6 +109,35 @@ pub async fn new_account(acme: &Acme, visit: &Visit) -> Result<Registered, Probl
         }
     })
     .await
+}
+
+/// The external account binding (RFC 8555 §7.3.4), its MAC not checked yet, and the
+/// operator's key that it names.
+async fn binding(
+    acme: &Acme,
+    visit: &Visit,
+    bound: Option<Value>,
+) -> Result<(Jws, AcmeKey), Problem> {
+    let bound = bound.ok_or_else(|| {
+        Problem::new(
+            ProblemKind::ExternalAccountRequired,
+            "an account needs an external account binding; ask the operator for a key",
+        )
+    })?;
+    let bound = Jws::from_value(bound)?;
+    let Signer::Account(kid) = bound.signer() else {
+        return Err(Problem::malformed(
+            "the external account binding has no kid",
+        ));
+    };
+    let kid = AcmeId::parse(kid).ok_or_else(unknown)?;
+    let operators = acme.app.store.acme_key(visit.tenant_id, &kid).await?;
+    if bound.nonce().is_some() || bound.url() != visit.url {
+        return Err(Problem::malformed(
+            "the external account binding must have the url of the request and no nonce",
+        ));
+    }
+    Ok((bound, operators.ok_or_else(unknown)?))
 }
 
 async fn existing(

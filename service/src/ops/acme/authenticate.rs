@@ -103,7 +103,7 @@ pub async fn authenticate(acme: &Acme, post: Post<'_>) -> Result<Visit, Problem>
     let now_ms = acme.app.clock.now_ms();
     if !jws
         .nonce()
-        .is_some_and(|nonce| acme.nonces.take(nonce, now_ms))
+        .is_some_and(|nonce| acme.take_nonce(nonce, now_ms))
     {
         return Err(Problem::new(
             ProblemKind::BadNonce,

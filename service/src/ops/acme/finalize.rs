@@ -64,7 +64,8 @@ pub async fn finalize(acme: &Acme, visit: &Visit, id: &AcmeId) -> Result<OrderVi
             request_key: order.id.to_string(),
         };
         let requested_by = format!("acme:{}", member.account.id);
-        let outcome = match pki::sign_csr_as(app, call, sign, requested_by).await {
+        let signed = Box::pin(pki::sign_csr_as(app, call, sign, requested_by));
+        let outcome = match signed.await {
             Ok(issued) => Outcome::Issued(issued.record.intended.name),
             // The profile will not give these names with another CSR either.
             Err(e) if e.reason() == Reason::ProfileRefused => {

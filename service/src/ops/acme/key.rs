@@ -54,6 +54,12 @@ pub async fn create_acme_key(
         let text = format!("name 1 to {MAX_PROFILES} profiles");
         return Err(Error::field(Reason::InvalidArgument, "profiles", text));
     }
+    for name in &request.profiles {
+        if app.authorities.profile(tenant, name, None).is_none() {
+            let text = format!("there is no profile {name} in use");
+            return Err(Error::field(Reason::ProfileNotFound, "profiles", text));
+        }
+    }
     // An operator may let in only identities of its own tenant.
     if request.identity.trust_domain() != call.caller.id.trust_domain() {
         return Err(Error::field(
@@ -64,12 +70,6 @@ pub async fn create_acme_key(
                 call.caller.id.trust_domain()
             ),
         ));
-    }
-    for name in &request.profiles {
-        if app.authorities.profile(tenant, name, None).is_none() {
-            let text = format!("there is no profile {name} in use");
-            return Err(Error::field(Reason::ProfileNotFound, "profiles", text));
-        }
     }
     let mut random = [0; 16];
     app.entropy.fill(&mut random)?;
@@ -103,7 +103,7 @@ pub(super) async fn mac_key(app: &App, key: &AcmeKey, call: &Call) -> Result<key
     let job = Unwrap {
         key: own_key(app)?,
         aad: AcmeKey::aad(key.tenant, &key.kid),
-        wrapped: key.wrapped.clone(),
+        wrapped: key.wrapped,
     };
     let opened = app.hsm.unwrap(vec![job], call.deadline).await.pop();
     Ok(opened.ok_or_else(|| Error::internal("the HSM answered nothing"))??)

@@ -14,7 +14,10 @@ mod revoke;
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -56,6 +59,9 @@ pub struct Acme {
     orders: Rates,
     looking: Arc<Semaphore>,
     validating: parking_lot::Mutex<HashSet<AcmeId>>,
+    /// For tests of clients: every so manieth good nonce is refused; 0: none.
+    refuse_every: u64,
+    taken: AtomicU64,
 }
 
 impl Acme {
@@ -81,8 +87,27 @@ impl Acme {
             orders: Rates::new(limits.acme_orders_per_hour, 3_600_000),
             looking: Arc::new(Semaphore::new(limits.acme_validations)),
             validating: parking_lot::Mutex::default(),
+            refuse_every: 0,
+            taken: AtomicU64::new(0),
             app,
         })
+    }
+
+    /// For tests of clients: refuses every `n`th good nonce; none for 0.
+    #[must_use]
+    pub fn refuse_every(self, n: u64) -> Self {
+        Self {
+            refuse_every: n,
+            ..self
+        }
+    }
+
+    /// Uses a nonce up. Is it good?
+    fn take_nonce(&self, nonce: &str, now_ms: i64) -> bool {
+        self.nonces.take(nonce, now_ms)
+            && (self.refuse_every == 0
+                || !(self.taken.fetch_add(1, Ordering::Relaxed) + 1)
+                    .is_multiple_of(self.refuse_every))
     }
 
     /// A tenant by name.
