@@ -33,6 +33,8 @@ pub struct CertificateInfo {
     pub not_before: u64,
     /// Unix seconds; the last second of validity.
     pub not_after: u64,
+    /// Its SubjectPublicKeyInfo, DER.
+    pub spki: Vec<u8>,
     /// SHA-256 of its SubjectPublicKeyInfo.
     pub spki_sha256: [u8; 32],
     /// basicConstraints says cA.
@@ -61,6 +63,7 @@ impl CertificateInfo {
             other_names: 0,
             not_before: seconds(certificate.validity().not_before)?,
             not_after: seconds(certificate.validity().not_after)?,
+            spki: certificate.public_key().raw.to_vec(),
             spki_sha256: subject_key::sha256(certificate.public_key().raw),
             is_ca: false,
         };

@@ -3,15 +3,16 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use keywright_pki::San;
+use keywright_pki::{CertificateInfo, San};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, Error as TlsError, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature_with_raw_key},
+    pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime},
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
+use webpki::RawPublicKeyEntity;
 
 use super::{Claim, Validator};
 use crate::acme::{Problem, ProblemKind, key_authorization_sha256};
@@ -36,7 +37,7 @@ impl Validator {
         let Some([certificate]) = session.peer_certificates() else {
             return wrong("the host showed none, or more than one certificate");
         };
-        let Ok(info) = keywright_pki::CertificateInfo::from_der(certificate) else {
+        let Ok(info) = CertificateInfo::from_der(certificate) else {
             return wrong("the host's certificate cannot be read");
         };
         if info.other_names != 0 || info.sans != [name.clone()] {
@@ -99,7 +100,8 @@ fn server_name(host: &San) -> Result<String, Problem> {
     })
 }
 
-/// Takes any certificate, and only from who holds its key.
+/// Takes any certificate, and only from who holds its key: the signature is checked with
+/// the key alone, as the certificate of RFC 8737 has a critical extension that nobody knows.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 
@@ -118,26 +120,31 @@ impl ServerCertVerifier for Anybody {
     fn verify_tls12_signature(
         &self,
         message: &[u8],
-        cert: &CertificateDer<'_>,
+        certificate: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
+        let spki = spki(certificate)?;
+        let key = RawPublicKeyEntity::try_from(&spki).map_err(|_| wrong())?;
+        let mut known = self.0.signature_verification_algorithms.mapping.iter();
+        let fits = known
+            .find(|(scheme, _)| *scheme == dss.scheme)
+            .is_some_and(|(_, all)| {
+                all.iter()
+                    .any(|a| key.verify_signature(*a, message, dss.signature()).is_ok())
+            });
+        fits.then(HandshakeSignatureValid::assertion)
+            .ok_or_else(wrong)
     }
 
     fn verify_tls13_signature(
         &self,
         message: &[u8],
-        cert: &CertificateDer<'_>,
+        certificate: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls13_signature(
+        verify_tls13_signature_with_raw_key(
             message,
-            cert,
+            &spki(certificate)?,
             dss,
             &self.0.signature_verification_algorithms,
         )
@@ -146,6 +153,16 @@ impl ServerCertVerifier for Anybody {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
     }
+}
+
+fn wrong() -> TlsError {
+    TlsError::InvalidCertificate(CertificateError::BadSignature)
+}
+
+fn spki(certificate: &CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'static>, TlsError> {
+    let info = CertificateInfo::from_der(certificate)
+        .map_err(|_| TlsError::InvalidCertificate(CertificateError::BadEncoding))?;
+    Ok(info.spki.into())
 }
 
 #[cfg(test)]
