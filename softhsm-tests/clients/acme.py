@@ -183,9 +183,9 @@ def certbot(daemon, folder, texts):
     said = run([*issue, *account], env, good=False)
     assert "external account" in said.lower(), said
     wrong = key[:-2] + ("AA" if key[-2:] != "AA" else "QQ")
-    said = run([*issue, *account, "--eab-kid", kid, "--eab-hmac-key", wrong], env, good=False)
+    said = run([*issue, *account, f"--eab-kid={kid}", f"--eab-hmac-key={wrong}"], env, good=False)
     assert "MAC is of another key" in said, said
-    run([*issue, *account, "--eab-kid", kid, "--eab-hmac-key", key], env)
+    run([*issue, *account, f"--eab-kid={kid}", f"--eab-hmac-key={key}"], env)
     live = folder / "certbot" / "config" / "live" / host
     leaf, chain = live / "cert.pem", live / "chain.pem"
     first = checked(daemon, leaf, chain, host, days=7)
@@ -231,12 +231,12 @@ def lego(daemon, folder, texts):
         return ["lego", "--server", daemon.url, "--path", path, "--email", email, "--accept-tos",
                 "-d", host, *how]
 
-    eab = ["--eab", "--kid", kid, "--hmac", key]
+    eab = ["--eab", f"--kid={kid}", f"--hmac={key}"]
     http = ["--http", "--http.port", f"127.0.0.1:{daemon.http}"]
     tls = ["--tls", "--tls.port", f"127.0.0.1:{daemon.tls}"]
     said = run([*base("no.dev.example", *http), "run"], env, good=False)
     assert "external account" in said.lower(), said
-    wrong = ["--eab", "--kid", kid, "--hmac", key[:-2] + ("AA" if key[-2:] != "AA" else "QQ")]
+    wrong = ["--eab", f"--kid={kid}", "--hmac=" + key[:-2] + ("AA" if key[-2:] != "AA" else "QQ")]
     said = run([*base("no.dev.example", *http, *wrong, email="w@dev.example"), "run"], env, good=False)
     assert "unauthorized" in said, said
 
@@ -261,7 +261,7 @@ def lego(daemon, folder, texts):
         run([*command, "revoke", "--keep", "--reason", "4"], env)
         revoked(daemon, leaf, chain)
     # Another name than the profile's.
-    said = run([*base("go.elsewhere.example", *http), "run"], env, good=False)
+    said = run([*base("go.elsewhere.example", *http, *eab), "run"], env, good=False)
     assert "rejectedIdentifier" in said, said
     return daemon.bad_nonces() - before
 

@@ -214,8 +214,8 @@ pub(crate) enum AcmeKey {
     #[command(
         after_help = "Example:\n  keywright pki acme-key create --identity spiffe://corp.example/web --profile service-tls\n\n\
 Then, for instance:\n  \
-certbot certonly --server https://acme.corp.example:8444/acme/TENANT/directory --eab-kid KID --eab-hmac-key KEY ...\n  \
-lego --server https://acme.corp.example:8444/acme/TENANT/directory --eab --kid KID --hmac KEY ..."
+certbot certonly --server https://acme.corp.example:8444/acme/TENANT/directory --eab-kid=KID --eab-hmac-key=KEY ...\n  \
+lego --server https://acme.corp.example:8444/acme/TENANT/directory --eab --kid=KID --hmac=KEY ..."
     )]
     Create {
         /// Policies are asked for this SPIFFE id, and placeholders in profiles stand for its
