@@ -12,9 +12,13 @@
     reason = "this is a test"
 )]
 
+mod alpn;
 mod client;
 #[path = "../common/mod.rs"]
 mod common;
+mod hosts;
+mod networks;
+mod refused;
 mod setup;
 
 use keywright_service::acme::{RenewalId, decode64, encode64};

@@ -88,24 +88,37 @@ async fn authorities(app: &Arc<App>) {
             .await
             .unwrap();
     }
-    let profile = dev_service("int") + "[acme]\nnetworks = [\"127.0.0.0/8\"]\n";
-    pki::put_profile(app, &mut call(app), profile)
-        .await
-        .unwrap();
+    let service = dev_service("int");
+    let local = format!("{service}[acme]\nnetworks = [\"127.0.0.0/8\"]\n");
+    let public = service.replace("dev-service", "public");
+    for profile in [local, public] {
+        pki::put_profile(app, &mut call(app), profile)
+            .await
+            .unwrap();
+    }
 }
 
 impl World {
-    pub(crate) async fn start() -> Self {
-        let limits = Limits {
+    pub(crate) fn limits() -> Limits {
+        Limits {
             pki_approvals: 1,
             ..Limits::default()
-        };
+        }
+    }
+
+    pub(crate) async fn start() -> Self {
+        Self::with(Self::limits()).await
+    }
+
+    pub(crate) async fn with(limits: Limits) -> Self {
         let appliance = Appliance::with(limits).await;
         let app = &appliance.app;
         authorities(app).await;
         let request = CreateAcmeKey {
             identity: SpiffeId::parse("spiffe://red.example/developer").unwrap(),
-            profiles: vec![AuthorityName::parse("dev-service").unwrap()],
+            profiles: ["dev-service", "public"]
+                .map(|name| AuthorityName::parse(name).unwrap())
+                .to_vec(),
         };
         let key = create_acme_key(app, &mut call(app), request).await.unwrap();
         let acme_key = (
