@@ -26,7 +26,7 @@ test: build test-rust test-clients ## every test
 test-rust: build
 	cargo test --locked --workspace --exclude keywright-benches
 
-test-clients: build ## a second client in another language, and the snippets of docs/clients.md
+test-clients: build ## a second client in another language, the snippets of docs/clients.md, and what others say of our certificates
 	@softhsm-tests/clients/run
 
 test-otel: build ## the optional feature otel

@@ -5,7 +5,7 @@ use keywright_client::proto;
 use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 use tonic::Status;
 
-use super::{Appliance, uri};
+use super::{Appliance, documents, uri};
 
 pub(crate) const ROOT: &str = r#"
 name = "root"
@@ -244,7 +244,12 @@ pub(crate) async fn crl(
             shard,
         };
         match client.pki().get_crl(request).await {
-            Ok(crl) if crl.get_ref().entries == entries => return crl.into_inner(),
+            Ok(crl) if crl.get_ref().entries == entries => {
+                let crl = crl.into_inner();
+                let made = crl.this_update_unix_ms;
+                documents::crl(&it.app, issuer, shard, &crl.crl_der, made);
+                return crl;
+            }
             answer => last = Some(answer.map(|a| a.into_inner().entries)),
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;

@@ -41,6 +41,8 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType}
 use tokio::sync::oneshot;
 
 pub(crate) mod authority;
+pub(crate) mod documents;
+pub(crate) mod verify;
 
 /// The tenants: name, which is also the first part of the trust domain.
 pub(crate) const TENANTS: [&str; 2] = ["red", "blue"];
@@ -68,6 +70,7 @@ pub(crate) struct Appliance {
     pub(crate) app: Arc<App>,
     pub(crate) device: FakeDevice,
     pub(crate) addr: SocketAddr,
+    documents: documents::Documents,
     pub(crate) dir: tempfile::TempDir,
     pub(crate) canary: KeyRef,
     pub(crate) clock: Arc<Later>,
@@ -94,7 +97,8 @@ impl Appliance {
         self.stop.take().unwrap().send(()).unwrap();
         (&mut self.served).await.unwrap();
         self.crls.abort();
-        let Self { dir, .. } = self;
+        let Self { dir, documents, .. } = self;
+        drop(documents);
         Self::open(dir, limits, device).await
     }
 
@@ -181,10 +185,15 @@ impl Appliance {
             let serve = grpc::serve(serving, conns, stop);
             let _ = tokio::time::timeout(Duration::from_secs(60), serve).await;
         });
+        let documents = documents::Documents {
+            app: Arc::clone(&app),
+            dir: dir.path().to_owned(),
+        };
         Self {
             app,
             device,
             addr,
+            documents,
             dir,
             canary,
             clock,

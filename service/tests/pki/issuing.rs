@@ -6,9 +6,10 @@ use rcgen::{KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SanType};
 use crate::{
     common::{
         Appliance,
-        authority::{NAME, csr, dns, hierarchy, issue, issued, lists_made, sign, spiffe},
+        authority::{NAME, crl, csr, dns, hierarchy, issue, issued, lists_made, sign, spiffe},
+        verify,
     },
-    openssl, verify,
+    openssl,
 };
 
 #[tokio::test]
@@ -51,6 +52,30 @@ async fn a_certificate_is_good_to_everybody() {
     for what in ["profile", "issuer", "serial"] {
         assert!(!record["detail"][what].is_null(), "{what}: {record}");
     }
+}
+
+/// Whoever judges everything must see a wrong signature.
+#[tokio::test]
+async fn a_flipped_bit_is_not_good_to_webpki() {
+    let it = Appliance::start().await;
+    let (root, _) = hierarchy(&it, "red").await;
+    let root = root.certificate_der;
+    let flipped = |der: &[u8]| {
+        let mut der = der.to_vec();
+        *der.last_mut().unwrap() ^= 1;
+        der
+    };
+    let (good, _) = issued(&it, "red").await;
+    let list = crl(&it, "int-a", 0, 0).await.crl_der;
+    verify::verify(&root, &good, NAME, Some(&list)).unwrap();
+    let e = verify::verify(&root, &good, NAME, Some(&flipped(&list)));
+    assert_eq!(e, Err(webpki::Error::InvalidCrlSignatureForPublicKey));
+    let bad = proto::IssuedCertificate {
+        certificate_der: flipped(&good.certificate_der).into(),
+        ..good
+    };
+    let e = verify::verify(&root, &bad, NAME, None);
+    assert_eq!(e, Err(webpki::Error::InvalidSignatureForPublicKey));
 }
 
 #[tokio::test]

@@ -24,4 +24,3 @@ mod renewal;
 mod repeats;
 mod revocation;
 mod tenants;
-mod verify;

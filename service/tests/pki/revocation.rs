@@ -7,9 +7,9 @@ use crate::{
     common::{
         Appliance,
         authority::{NAME, crl, csr, dns, hierarchy, issue, issued, proof, revoke, sign},
-        reason,
+        reason, verify,
     },
-    openssl, verify,
+    openssl,
 };
 
 #[tokio::test]

@@ -23,7 +23,10 @@ use keywright_service::{
     policy::Caller,
 };
 
-use crate::common::Appliance;
+use crate::{
+    common::{Appliance, documents},
+    raw::{Reply, get},
+};
 
 /// Lists every second, so that a test does not wait for one.
 pub(crate) fn limits() -> Limits {
@@ -76,6 +79,25 @@ impl Pki {
         &self.it.app
     }
 
+    /// What the door gives; lists and answers are kept for other verifiers.
+    pub(crate) async fn get(&self, path: &str) -> Reply {
+        let reply = get(self.addr, path).await;
+        let words: Vec<&str> = path.split('/').collect();
+        if reply.status == 200 && path.ends_with(".crl") {
+            let (name, shard) = match words[..] {
+                [_, "red", file] => (file.strip_suffix(".crl").unwrap(), 0),
+                [_, "red", name, _] => (name, 1),
+                _ => panic!("{path}"),
+            };
+            documents::crl(self.app(), name, shard, &reply.body, self.now_ms());
+        }
+        reply
+    }
+
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.app().clock.now_ms()
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -105,8 +127,13 @@ impl Pki {
             spki: [0; 32],
         };
         let deadline = Instant::now() + Duration::from_secs(20);
-        let now_ms = self.app().clock.now_ms();
-        Call::new(Arc::new(caller), "test", deadline, now_ms, Entry::default())
+        Call::new(
+            Arc::new(caller),
+            "test",
+            deadline,
+            self.now_ms(),
+            Entry::default(),
+        )
     }
 
     async fn ceremony(&self, name: &str, more: &str, ocsp: bool) {

@@ -15,7 +15,7 @@ async fn lists_and_certificates_are_what_openssl_checks_with() {
     let leaf = pki.issue("a").await;
     let full = pki
         .eventually("a CRL", async || {
-            Some(get(pki.addr, "/red/int.crl").await).filter(|r| r.status == 200)
+            Some(pki.get("/red/int.crl").await).filter(|r| r.status == 200)
         })
         .await;
     assert_eq!(full.header("content-type"), Some("application/pkix-crl"));
@@ -30,7 +30,7 @@ async fn lists_and_certificates_are_what_openssl_checks_with() {
 
     pki.revoke(&leaf, Reason::Superseded).await;
     pki.eventually("revoked on the full list", async || {
-        let crl = get(pki.addr, "/red/int.crl").await;
+        let crl = pki.get("/red/int.crl").await;
         pki.write("int.crl", &crl.body);
         assert!(pki.openssl(convert).await.0);
         let (good, text) = pki.openssl(verify).await;
@@ -46,7 +46,7 @@ async fn lists_and_certificates_are_what_openssl_checks_with() {
     let path = path.split_whitespace().next().unwrap();
     assert!(path.starts_with("/red/int/"), "{path}");
     pki.eventually("revoked in its shard", async || {
-        let shard = get(pki.addr, path).await;
+        let shard = pki.get(path).await;
         pki.write("shard.crl", &shard.body);
         let words = "crl -inform DER -in shard.crl -noout -text";
         pki.openssl(words)
@@ -80,7 +80,7 @@ async fn who_has_a_copy_is_told_so() {
     let path = "/red/int.crl";
     let first = pki
         .eventually("a CRL", async || {
-            Some(get(pki.addr, path).await).filter(|r| r.status == 200)
+            Some(pki.get(path).await).filter(|r| r.status == 200)
         })
         .await;
     assert!((3_500..=3_600).contains(&first.max_age()), "{first:?}");

@@ -5,6 +5,7 @@ use keywright_service::{authority::Reason, config::Limits};
 
 use crate::{
     authority::{Pki, limits},
+    common::documents,
     raw::{Reply, ask, get},
 };
 
@@ -15,10 +16,13 @@ impl Pki {
     async fn ask_openssl(&self, about: &str, more: &str) -> String {
         let url = format!("http://{}/red/ocsp/int", self.addr);
         let words = format!(
-            "ocsp -issuer int.pem {about} -url {url} -CAfile root.pem -verify_other int.pem {more}"
+            "ocsp -issuer int.pem {about} -url {url} -CAfile root.pem -verify_other int.pem \
+             -reqout asked.der -respout answered.der {more}"
         );
         let (good, text) = self.openssl(&words).await;
         assert!(good && text.contains("Response verify OK"), "{text}");
+        let read = |name: &str| std::fs::read(self.path(name)).unwrap();
+        self.keep(&read("asked.der"), &read("answered.der"));
         text
     }
 
@@ -31,7 +35,23 @@ impl Pki {
     }
 
     async fn post(&self, body: &[u8]) -> Reply {
-        ask(self.addr, "POST", "/red/ocsp/int", &[POST], body).await
+        let reply = ask(self.addr, "POST", "/red/ocsp/int", &[POST], body).await;
+        if reply.status == 200 {
+            self.keep(body, &reply.body);
+        }
+        reply
+    }
+
+    /// An answer to the same request by GET.
+    async fn get_answer(&self, request: &[u8]) -> Reply {
+        let path = format!("/red/ocsp/int/{}", BASE64_STANDARD.encode(request));
+        let reply = self.get(&path).await;
+        self.keep(request, &reply.body);
+        reply
+    }
+
+    fn keep(&self, request: &[u8], answer: &[u8]) {
+        documents::ocsp(self.app(), "int", request, answer, self.now_ms());
     }
 
     async fn says(&self, request: &[u8]) -> String {
@@ -118,13 +138,11 @@ async fn answers_are_kept_and_those_with_a_nonce_are_not() {
         assert_eq!((head.status, head.body.len()), (200, 0));
     }
     let nonce = pki.request("-cert a.pem", "-nonce").await;
-    let path = format!("/red/ocsp/int/{}", BASE64_STANDARD.encode(&nonce));
-    let (one, two) = (get(pki.addr, &path).await, get(pki.addr, &path).await);
+    let (one, two) = (pki.get_answer(&nonce).await, pki.get_answer(&nonce).await);
     assert_ne!(one.body, two.body, "signed each time");
     assert_eq!(one.header("cache-control"), Some("no-store"));
     let unknown = pki.request("-serial 0x77", "-no_nonce").await;
-    let path = format!("/red/ocsp/int/{}", BASE64_STANDARD.encode(&unknown));
-    let reply = get(pki.addr, &path).await;
+    let reply = pki.get_answer(&unknown).await;
     assert_eq!(reply.header("cache-control"), Some("no-store"));
 }
 
