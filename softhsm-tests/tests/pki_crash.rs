@@ -252,7 +252,7 @@ async fn one_turn(
     for (key, certificate) in keys.iter().zip(certificates) {
         names.push(known.lock().unwrap().issued(key, certificate));
     }
-    if n % 2 == 0 {
+    if n.is_multiple_of(2) {
         let name = names.swap_remove(0);
         known.lock().unwrap().asked.insert(name.serial.clone());
         let request = RevokeRequest {
