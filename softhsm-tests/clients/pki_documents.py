@@ -129,10 +129,9 @@ def read_all(folder):
         if document.kind in ("crl", "crl-shard"):
             document.others = of.get(document.issuer, [])
     full = {d.issuer: d for d in found if d.kind == "crl" and d.is_now()}
-    for leaf in found:
-        own = full.get(leaf.issuer) if leaf.kind == "leaf" and len(leaf.chain) > 1 else None
-        number = leaf.certificate.serial_number
-        if own and leaf.is_now() and own.crl.get_revoked_certificate_by_serial_number(number) is None:
+    for leaf in (d for d in found if d.kind == "leaf" and len(d.chain) > 1 and d.is_now()):
+        own, number = full.get(leaf.issuer), leaf.certificate.serial_number
+        if own and own.crl.get_revoked_certificate_by_serial_number(number) is None:
             for above in found:
                 if above.kind == "crl" and above.issuer == leaf.chain[1]:
                     above.below.append((leaf, own))

@@ -2,6 +2,7 @@
 issuer key and every kind of profile, taken from the public HTTP door and kept for
 pki_oracles.py. The clients of OpenSSL and GnuTLS ask for the OCSP answers themselves."""
 
+import itertools
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -83,7 +85,7 @@ PROFILES = {
 
 class Appliance:
     def __init__(self, folder, documents):
-        self.folder, self.documents, self.count = folder, documents, 0
+        self.folder, self.documents, self.count = folder, documents, itertools.count()
         self.daemon, said = self.start()
         self.door = re.search(r"pki +(http://[^/]+)/", said).group(1)
         env = (folder / "data" / "client.env").read_text()
@@ -157,10 +159,10 @@ class Appliance:
         self.run("pki", "profile", "put", self.file(f"{name}.toml", text))
 
     def issue(self, profile, chain, asked, key="ec-p256"):
-        self.count += 1
-        out = self.folder / f"leaf-{self.count}.der"
+        number = next(self.count)
+        out = self.folder / f"leaf-{number}.der"
         self.run("pki", "issue", "--profile", profile, *asked, "--key-type", key,
-                 "--key-out", self.folder / f"leaf-{self.count}.key", "--out", out)
+                 "--key-out", self.folder / f"leaf-{number}.key", "--out", out)
         der = out.read_bytes()
         self.keep("certificate", der, [der for _, der in chain], "live-" + profile.split("-")[0])
         return out
@@ -173,15 +175,15 @@ class Appliance:
 
     def ask(self, chain, serial, expected, *options):
         """OpenSSL's client asks the door, verifies, and hears what is expected."""
-        issuer = self.folder / "asked-issuer.pem"
-        root = self.folder / "asked-root.pem"
+        name = chain[0][0]
+        issuer, root = self.folder / f"{name}.pem", self.folder / f"{name}-root.pem"
         pem = lambda der: x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
         issuer.write_bytes(pem(chain[0][1]))
         root.write_bytes(b"".join(pem(der) for _, der in chain))
-        asked, answered = self.folder / "asked.der", self.folder / "answered.der"
+        asked, answered = self.folder / f"{name}-asked.der", self.folder / f"{name}-answered.der"
         done = subprocess.run(
             ["openssl", "ocsp", "-issuer", issuer, *options[1:], "-serial", hex(serial), options[0],
-             "-url", f"{self.door}/dev/ocsp/{chain[0][0]}", "-CAfile", root,
+             "-url", f"{self.door}/dev/ocsp/{name}", "-CAfile", root,
              "-reqout", asked, "-respout", answered], capture_output=True, text=True, check=False)
         said = done.stdout + done.stderr
         assert done.returncode == 0 and "Response verify OK" in said, said
@@ -194,12 +196,13 @@ class Appliance:
 
     def ask_gnutls(self, chain, leaf):
         """And GnuTLS's, of a certificate that is good."""
-        pem = lambda name, der: self.file(name, x509.load_der_x509_certificate(der)
+        name = chain[0][0]
+        pem = lambda file, der: self.file(f"{name}-{file}", x509.load_der_x509_certificate(der)
                                           .public_bytes(Encoding.PEM).decode())
-        issuer = pem("gnutls-issuer.pem", chain[0][1])
+        issuer = pem("gnutls.pem", chain[0][1])
         done = subprocess.run(
-            ["ocsptool", f"--ask={self.door}/dev/ocsp/{chain[0][0]}", "--nonce",
-             "--load-cert", pem("gnutls-leaf.pem", leaf), "--load-issuer", issuer,
+            ["ocsptool", f"--ask={self.door}/dev/ocsp/{name}", "--nonce",
+             "--load-cert", pem("asked.pem", leaf), "--load-issuer", issuer,
              "--load-trust", issuer], capture_output=True, text=True, check=False)
         said = done.stdout + done.stderr
         assert done.returncode == 0 and "Verifying OCSP Response: Success" in said, said
@@ -257,7 +260,7 @@ def hierarchy(it, key):
 def make(folder, documents):
     it = Appliance(folder, documents)
     try:
-        for key in KEYS:
-            hierarchy(it, key)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(lambda key: hierarchy(it, key), KEYS))
     finally:
         it.stop()

@@ -26,8 +26,8 @@ SHARD = by.NotApplicable("refuses every critical extension that it does not know
                          "distribution point of a shard must be critical (RFC 5280 5.2.5); for it "
                          "there is the full list")
 # Fewer of a kind, and the collecting is broken.
-LEAST = {"root": 20, "intermediate": 20, "leaf": 60, "responder": 10, "crl": 40, "crl-shard": 20,
-         "ocsp": 60, "ocsp-error": 3}
+LEAST = {"root": 40, "intermediate": 45, "leaf": 90, "responder": 12, "crl": 80, "crl-shard": 70,
+         "ocsp": 90, "ocsp-error": 3}
 
 
 def judges(linter):

@@ -74,6 +74,10 @@ async fn sweep(app: &App, dir: &Path) {
             };
             let file = app.crl_dir.join(format!("{}-{shard}.crl", issuer.id));
             let der = fs::read(file).unwrap();
+            // The next one was there and not on record when the test ended.
+            if Sha256::digest(&der)[..] != list.sha256 {
+                continue;
+            }
             let kind = if shard == 0 { "crl" } else { "crl-shard" };
             keep(kind, &der, &chain, "", list.this_update_ms, &[]);
             judge_list(&records, &chain, &der, &list);
