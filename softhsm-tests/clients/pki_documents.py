@@ -29,7 +29,7 @@ class Document:
     chain: list
     request: bytes | None
     # For a list: the certificates of its issuer, whom it may speak for; and end entities
-    # below those that are authorities, each with its chain and its own list, all good.
+    # below those that are authorities, each with the list of its own issuer, all good now.
     others: list = field(default_factory=list)
     below: list = field(default_factory=list)
 
@@ -54,7 +54,7 @@ class Document:
         return ocsp.load_der_ocsp_response(self.der)
 
     def is_now(self):
-        """Is its moment one that a tool without another clock can judge?"""
+        """Is it good by the system's clock?"""
         now = datetime.now(timezone.utc)
         if self.kind in ("crl", "crl-shard"):
             begin, end = self.crl.last_update_utc, self.crl.next_update_utc
