@@ -242,3 +242,59 @@ async fn a_bad_profile_says_where() {
         assert_eq!(reason(&e), "PROFILE_NOT_FOUND", "{profile}");
     }
 }
+
+/// The key of an authority in the hands of somebody who has reached its token.
+struct AuthorityKey {
+    hsm: keywright_hsm::Hsm,
+    key: keywright_hsm::KeyRef,
+}
+
+impl rcgen::PublicKeyData for AuthorityKey {
+    fn der_bytes(&self) -> &[u8] {
+        // The point: what a P-256 SubjectPublicKeyInfo ends with.
+        let spki = self.key.public().unwrap().spki();
+        &spki[spki.len() - 65..]
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        &rcgen::PKCS_ECDSA_P256_SHA256
+    }
+}
+
+impl rcgen::SigningKey for AuthorityKey {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        let job = keywright_hsm::Sign {
+            key: self.key.clone(),
+            how: keywright_hsm::Signing::Ecdsa,
+            input: Sha256::digest(message).to_vec().into(),
+        };
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        let made = tokio::task::block_in_place(|| {
+            let made = self.hsm.sign(vec![job], deadline);
+            tokio::runtime::Handle::current().block_on(made)
+        });
+        let signature = made.into_iter().next().unwrap().unwrap();
+        Ok(keywright_pki::ecdsa_to_der(&signature).unwrap())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_of_an_authority_is_not_certified() {
+    let it = Appliance::start().await;
+    hierarchy(&it, "red").await;
+    let all = it.app.authorities.all_issuers();
+    let is = |name: &str| all.iter().find(|a| a.issuer.name.as_str() == name).unwrap();
+    let key = AuthorityKey {
+        hsm: it.app.hsm.clone(),
+        key: is("int-a").issuer.key.clone(),
+    };
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![dns(NAME)];
+    let der = params.serialize_request(&key).unwrap().der().to_vec();
+    let e = issue(&it, "red", "service", sign(der.into()))
+        .await
+        .unwrap_err();
+    assert_eq!(reason(&e), "PROFILE_REFUSED", "{e:?}");
+    assert!(e.message().contains("that of an authority"), "{e:?}");
+    assert_eq!(leaves(&it).await, 0);
+}
