@@ -2,7 +2,7 @@
 //! shares no code with the profile, says what may be issued: the two must agree, and
 //! what is issued must be what the text says.
 //!
-//! `KEYWRIGHT_PKI_CASES` says how many cases; 2,000 when it is not set.
+//! `KEYWRIGHT_PKI_CASES` says how many cases; 100,000 when it is not set.
 
 #![allow(
     clippy::unwrap_used,
@@ -281,7 +281,7 @@ fn no_plan_is_outside_its_profile() {
         KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap(),
     ];
     #[expect(clippy::disallowed_methods, reason = "how long this test runs")]
-    let cases = std::env::var("KEYWRIGHT_PKI_CASES").map_or(2_000, |n| n.parse().unwrap());
+    let cases = std::env::var("KEYWRIGHT_PKI_CASES").map_or(100_000, |n| n.parse().unwrap());
     let (mut issued, mut with_names) = (0_u64, 0_u64);
     let mut refused = std::collections::BTreeMap::<&str, u64>::new();
     for seed in 0..cases {
