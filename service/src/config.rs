@@ -436,6 +436,40 @@ pin_file = "pin"
         assert!(read(&door).is_ok());
     }
 
+    #[test]
+    fn the_acme_door_needs_its_section_and_an_address_of_its_own() {
+        let door = GOOD.replace("[listen]", "[listen]\nacme = \"127.0.0.1:8444\"");
+        let acme = "[acme]\nurl = \"https://acme.example:8444\"\nresolver = \"192.0.2.53:53\"\n";
+        let config = read(&format!("{door}{acme}")).unwrap();
+        assert_eq!(config.acme.unwrap().testing, AcmeTesting::default());
+        for (text, expected) in [
+            (door.clone(), "[acme]"),
+            (
+                format!("{door}{acme}").replace("8444\"\ngrpc", "8443\"\ngrpc"),
+                "same address",
+            ),
+            (
+                format!("{door}{acme}").replace("https:", "http:"),
+                "acme.url",
+            ),
+            (
+                format!("{door}{acme}").replace("8444\"\nres", "8444/\"\nres"),
+                "acme.url",
+            ),
+            (
+                format!("{door}{acme}allow_networks = []\n"),
+                "allow_networks",
+            ),
+            (
+                format!("{door}{acme}[acme.testing]\nbad_nonce_every = 1\n"),
+                "bad_nonce_every",
+            ),
+        ] {
+            let e = read(&text).unwrap_err().to_string();
+            assert!(e.contains(expected), "{expected}: {e}");
+        }
+    }
+
     /// Thirty ways to get it wrong; each must stop the start and name the place.
     #[test]
     #[expect(clippy::too_many_lines, reason = "a table")]

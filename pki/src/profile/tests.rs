@@ -286,6 +286,24 @@ fn a_ca_profile_has_its_constraints_and_serves_no_request() {
 }
 
 #[test]
+fn networks_for_acme_are_listed_or_none() {
+    let acme = |list: &str| format!("{FULL}\n[acme]\nnetworks = {list}\n");
+    assert!(Profile::parse(FULL).unwrap().acme_networks().is_empty());
+    let profile = Profile::parse(&acme("[\"10.20.0.0/16\", \"fd00::/8\"]")).unwrap();
+    let inside = |address: &str| {
+        let address = address.parse().unwrap();
+        profile.acme_networks().iter().any(|n| n.contains(address))
+    };
+    assert!(inside("10.20.3.4") && inside("fd01::1"));
+    assert!(!inside("10.21.0.1") && !inside("fe80::1"));
+    for bad in ["[\"10.20.0.1/16\"]", "[\"10.20.0.0\"]", "[\"*\"]", "[\"\"]"] {
+        refused(&acme(bad), "acme.networks");
+    }
+    let ca = format!("{CA}\n[acme]\nnetworks = [\"10.0.0.0/8\"]\n");
+    refused(&ca, "acme.networks");
+}
+
+#[test]
 fn every_violation_is_told_at_once() {
     let mut root = issuer("other");
     root.is_root = true;
