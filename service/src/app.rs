@@ -141,7 +141,7 @@ pub async fn run(
     );
     tokio::spawn(http);
     tokio::spawn(keep_house(Arc::clone(&app), prometheus));
-    tokio::spawn(pki::publish_crls(Arc::clone(&app)));
+    let lists = tokio::spawn(pki::publish_crls(Arc::clone(&app)));
     // Before anybody hears that it runs: a signal that comes at once must not kill it.
     let signals = Signals::listen()?;
     info!(grpc = %addresses.grpc, admin = %addresses.admin, release = RELEASE, "ready");
@@ -159,6 +159,9 @@ pub async fn run(
         Ok(Err(e)) => error!(error = %e, "the gRPC server ended early"),
         Err(_) => warn!("some requests did not finish in time"),
     }
+    // A list that is half made is made anew after the next start.
+    lists.abort();
+    let _ = lists.await;
     finish(&app).await;
     Ok(())
 }

@@ -96,11 +96,11 @@ def suite(folder):
     """The tests' own documents."""
     folder.mkdir(exist_ok=True)
     cargo = ["cargo", "test", "--locked", "-q", "-p", "keywright-service",
-             "--test", "pki", "--test", "pki_http"]
+             "--test", "pki", "--test", "pki_http", "--test", "acme"]
     done = subprocess.run(cargo, cwd=ROOT, env={**os.environ, "KEYWRIGHT_PKI_DOCUMENTS": str(folder)},
                           capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        sys.exit(f"the tests pki and pki_http failed:\n{done.stdout}{done.stderr}")
+        sys.exit(f"the tests pki, pki_http and acme failed:\n{done.stdout}{done.stderr}")
 
 
 def show(table, counts):
