@@ -181,7 +181,8 @@ impl Action {
             | Self::CommitCeremony
             | Self::ChangeIssuer
             | Self::ChangeProfile
-            | Self::BlockKey => About::Tenant,
+            | Self::BlockKey
+            | Self::CreateAcmeKey => About::Tenant,
             _ => About::Key,
         }
     }

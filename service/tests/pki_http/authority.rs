@@ -163,7 +163,8 @@ impl Pki {
     }
 
     async fn profile(&self) {
-        let text = dev_service("int");
+        // Here the URLs stay what they are.
+        let text = dev_service("int").replace("crl_dp = false", "crl_dp = true");
         pki::put_profile(self.app(), &mut self.call(), text)
             .await
             .unwrap();
