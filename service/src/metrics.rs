@@ -46,6 +46,7 @@ const NEXT_DESTRUCTION: &str = "keywright_destruction_next_seconds";
 const RELOADS: &str = "keywright_reloads_total";
 const HTTP: &str = "keywright_pki_http_requests_total";
 const OCSP: &str = "keywright_ocsp_answers_total";
+const CRLS: &str = "keywright_crls_total";
 const ACME_REQUESTS: &str = "keywright_acme_requests_total";
 const ACME_LOOKS: &str = "keywright_acme_validations_total";
 
@@ -129,6 +130,10 @@ fn describe_public() {
         "Requests at the public HTTP door, by what was asked for and outcome"
     );
     describe_counter!(
+        CRLS,
+        "Times that the lists of an issuer were made, by outcome"
+    );
+    describe_counter!(
         OCSP,
         "OCSP answers by what they say and where they came from"
     );
@@ -159,6 +164,9 @@ fn from_zero() {
     }
     for outcome in ["ok", "not_modified", "not_found", "refused", "failed"] {
         counter!(HTTP, "kind" => "crl", "outcome" => outcome).increment(0);
+    }
+    for outcome in ["ok", "failed"] {
+        counter!(CRLS, "outcome" => outcome).increment(0);
     }
     for source in ["cache", "hsm"] {
         counter!(OCSP, "answer" => "good", "source" => source).increment(0);
@@ -226,6 +234,12 @@ pub fn failed(rpc: &'static str, reason: Reason) {
 /// A request at the public HTTP door was answered.
 pub fn pki_http(kind: &'static str, outcome: &'static str) {
     counter!(HTTP, "kind" => kind, "outcome" => outcome).increment(1);
+}
+
+/// The lists of an issuer were made, or could not be.
+pub fn crl(made: bool) {
+    let outcome = if made { "ok" } else { "failed" };
+    counter!(CRLS, "outcome" => outcome).increment(1);
 }
 
 /// An OCSP answer went out.

@@ -1,6 +1,8 @@
 //! The text of a ceremony: one reviewed TOML that says everything about an authority
 //! before its key is made.
 
+mod external;
+
 use std::{net::IpAddr, str::FromStr};
 
 use keywright_pki::{

@@ -22,6 +22,16 @@ async fn root_and_intermediate_are_what_was_planned() {
     );
     assert!(planned.approved_by.is_empty());
     // The planner's own yes counts as one; nobody's counts twice.
+    // Who is to approve sees the same bytes.
+    let admin = it.client("red", "pki-two").await;
+    let request = proto::ListIssuersRequest {};
+    let all = admin.pki_admin().list_issuers(request).await.unwrap();
+    let seen = all.into_inner().issuers.pop().unwrap();
+    assert_eq!(
+        (&seen.tbs_der, seen.approvals_needed),
+        (&planned.tbs_der, 2)
+    );
+    assert!(seen.root && seen.text == ROOT);
     let once = approve(&it, "red", "pki", &planned).await.unwrap();
     assert_eq!(once.approved_by, ["spiffe://red.example/pki"]);
     assert_eq!(once.tbs_der, planned.tbs_der);
@@ -202,6 +212,20 @@ async fn a_certificate_of_an_external_root_is_taken_if_it_is_for_our_key() {
     for (certificate, chain) in [("our.der", &[][..]), ("root.der", &["root.der"])] {
         let e = import(certificate, chain).await.unwrap_err();
         assert_eq!(reason(&e), "INVALID_ARGUMENT", "{certificate}: {e:?}");
+    }
+    // Of this key, but more than what was approved.
+    for (pathlen, days, says) in [(3, 300, "path length"), (0, 900, "days")] {
+        let wide = format!(
+            "basicConstraints=critical,CA:TRUE,pathlen:{pathlen}\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+        );
+        write("wide.ext", wide.as_bytes());
+        openssl(&format!(
+            "x509 -req -in our.csr -CA root.pem -CAkey root.key -set_serial 0x1818 -days {days} -extfile wide.ext -out wide.pem"
+        ));
+        openssl("x509 -in wide.pem -outform DER -out wide.der");
+        let e = import("wide.der", &["root.der"]).await.unwrap_err();
+        assert_eq!(reason(&e), "INVALID_ARGUMENT");
+        assert!(e.message().contains(says), "{e:?}");
     }
     let issuer = import("our.der", &["root.der"]).await.unwrap();
     let issuer = issuer.into_inner().issuer.unwrap();

@@ -90,6 +90,76 @@ async fn a_clock_that_stepped_back_stops_everything() {
     issued(&it, "red").await;
 }
 
+/// An authority whose certificate is revoked never issues again, nor does what is below it;
+/// its lists go on.
+#[tokio::test]
+async fn a_revoked_authority_issues_nothing() {
+    let it = Appliance::start().await;
+    let (root, int) = hierarchy(&it, "red").await;
+    let (leaf, _) = issued(&it, "red").await;
+    let pki = it.client("red", "pki").await;
+    let revoke = |der: bytes::Bytes| {
+        let request = proto::RevokeRequest {
+            target: Some(proto::revoke_request::Target::CertificateDer(der)),
+            reason: proto::RevocationReason::CessationOfOperation.into(),
+            ..Default::default()
+        };
+        let mut pki = pki.pki();
+        async move { pki.revoke(request).await.unwrap() }
+    };
+    for (der, name) in [
+        (int.certificate_der, "int-a"),
+        (root.certificate_der, "root"),
+    ] {
+        revoke(der).await;
+        let stopped = issuer(&it, name).await;
+        assert!(!stopped.may_issue && stopped.may_sign_crls);
+        assert!(stopped.alarm.contains("is revoked"), "{stopped:?}");
+        let request = proto::SetIssuerUsageRequest {
+            issuer: name.into(),
+            may_issue: true,
+            may_sign_crls: true,
+        };
+        let e = pki.pki_admin().set_issuer_usage(request).await.unwrap_err();
+        assert_eq!(reason(&e), "ISSUER_STATE");
+        assert_eq!(refused(&it).await, "ISSUER_STATE");
+    }
+    assert!(issuer(&it, "int-a").await.alarm.contains("of root"));
+    revoke(leaf.certificate_der).await;
+    crl(&it, "int-a", 0, 1).await;
+    let it = it.restart().await;
+    assert_eq!(refused(&it).await, "ISSUER_STATE");
+}
+
+/// What was revoked while an issuer made no lists is on the first one after that.
+#[tokio::test]
+async fn a_list_follows_as_soon_as_it_may() {
+    let it = Appliance::start().await;
+    hierarchy(&it, "red").await;
+    let (leaf, _) = issued(&it, "red").await;
+    lists_made(&it).await;
+    let pki = it.client("red", "pki").await;
+    let usage = |crl| {
+        let request = proto::SetIssuerUsageRequest {
+            issuer: "int-a".into(),
+            may_issue: true,
+            may_sign_crls: crl,
+        };
+        let mut admin = pki.pki_admin();
+        async move { admin.set_issuer_usage(request).await.unwrap() }
+    };
+    usage(false).await;
+    let reason = proto::RevocationReason::Superseded;
+    crate::common::authority::revoke(&it, "red", &leaf, reason)
+        .await
+        .unwrap();
+    // Nobody makes a list now; whoever might would have by then.
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    crl(&it, "int-a", 0, 0).await;
+    usage(true).await;
+    crl(&it, "int-a", 0, 1).await;
+}
+
 /// The number comes from the time, so it rises also over a restart.
 #[tokio::test]
 async fn the_lists_are_numbered_by_time_and_rise() {

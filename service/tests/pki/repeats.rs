@@ -58,6 +58,10 @@ async fn the_same_request_is_the_same_certificate() {
         let e = issue(&it, "red", "service", wrong).await.unwrap_err();
         assert_eq!(reason(&e), "INVALID_ARGUMENT", "{short:?}");
     }
+    // One hour, and it is over: no answer to who asks now.
+    it.clock.advance_ms(3_600_000);
+    let next = issue(&it, "red", "service", request.clone()).await.unwrap();
+    assert!(!next.replayed && !ders.contains(&next.certificate_der));
     it.clock.advance_ms(24 * 3_600_000 + 1);
     let next = issue(&it, "red", "service", request).await.unwrap();
     assert!(!next.replayed && !ders.contains(&next.certificate_der));

@@ -77,6 +77,35 @@ async fn a_revoked_certificate_is_on_the_lists_that_others_accept() {
     assert!(e.message().contains("has 2 shards"), "{e:?}");
 }
 
+/// No date that somebody says may keep the list from being made.
+#[tokio::test]
+async fn a_key_is_not_lost_in_the_future() {
+    let it = Appliance::start().await;
+    hierarchy(&it, "red").await;
+    let (certificate, _) = issued(&it, "red").await;
+    let pki = it.client("red", "pki").await;
+    let ask = |lost: i64| {
+        let request = proto::RevokeRequest {
+            target: certificate
+                .r#ref
+                .clone()
+                .map(proto::revoke_request::Target::Ref),
+            reason: proto::RevocationReason::Superseded.into(),
+            invalidity_unix_ms: lost,
+            ..Default::default()
+        };
+        let mut pki = pki.pki();
+        async move { pki.revoke(request).await }
+    };
+    let now = certificate.not_before_unix_ms + 300_000;
+    for lost in [now + 3_600_000, -1] {
+        let e = ask(lost).await.unwrap_err();
+        assert_eq!(reason(&e), "INVALID_ARGUMENT", "{lost}: {e:?}");
+    }
+    ask(now - 3_600_000).await.unwrap();
+    crl(&it, "int-a", 0, 1).await;
+}
+
 #[tokio::test]
 async fn a_lost_key_takes_all_its_certificates_along() {
     let it = Appliance::start().await;

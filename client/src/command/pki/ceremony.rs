@@ -47,8 +47,33 @@ pub(super) async fn run(
         }
         Ceremony::Show { which } => {
             let client = Client::connect(settings).await?;
-            authority::show(&authority::named(&client, &which).await?, output)
+            let issuer = authority::named(&client, &which).await?;
+            if issuer.tbs_der.is_empty() {
+                return authority::show(&issuer, output);
+            }
+            if output != Output::Json {
+                print(&format!(
+                    "the text that was planned:\n{}\n",
+                    issuer.text.trim()
+                ))?;
+            }
+            show(&planned(issuer), output)
         }
+    }
+}
+
+/// As it was shown to who planned it.
+fn planned(issuer: proto::Issuer) -> proto::Ceremony {
+    proto::Ceremony {
+        id: issuer.id,
+        issuer: issuer.name,
+        text: issuer.text,
+        tbs_der: issuer.tbs_der,
+        digest: issuer.digest,
+        approvals_needed: issuer.approvals_needed,
+        approved_by: issuer.approved_by,
+        created_unix_ms: issuer.created_unix_ms,
+        stage: issuer.stage,
     }
 }
 

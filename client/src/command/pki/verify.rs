@@ -75,7 +75,9 @@ pub(super) fn run(what: &Verify, output: Output) -> Result<(), Failure> {
             print(&reading.table())?;
             let revocation = match crls.is_empty() {
                 true => "revocation was not checked: no --crl",
-                false => "not revoked",
+                false => {
+                    "not on its issuer's list; authorities above it only as far as their lists were given"
+                }
             };
             print(&format!("valid; {revocation}\n"))?;
         }

@@ -38,7 +38,7 @@ door! {
         };
         list_issuers(ListIssuersRequest) -> ListIssuersResponse = |app, call, _m| {
             let all = pki::list_issuers(app, call).await?;
-            Ok(ListIssuersResponse { issuers: all.iter().map(|a| convert::issuer(a)).collect() })
+            Ok(ListIssuersResponse { issuers: all.iter().map(|a| convert::listed(app, a)).collect() })
         };
         set_issuer_usage(SetIssuerUsageRequest) -> SetIssuerUsageResponse = |app, call, m| {
             let authority = pki::set_issuer_usage(app, call, convert::set_usage(&m)?).await?;

@@ -151,6 +151,21 @@ pub async fn approve_ceremony(
     })
 }
 
+/// What a planned authority's ceremony would sign; empty when there is nothing to sign.
+#[must_use]
+pub fn to_be_signed(app: &App, authority: &Authority) -> Vec<u8> {
+    if authority.issuer.stage != Stage::Planned {
+        return Vec::new();
+    }
+    let spec = &authority.spec;
+    parent(app, authority.issuer.tenant, spec)
+        .and_then(|parent| {
+            let now_ms = app.clock.now_ms();
+            document(&authority.issuer, spec, parent.as_deref(), now_ms)
+        })
+        .map_or_else(|_| Vec::new(), |document| document.tbs().to_vec())
+}
+
 /// Signs what was approved.
 ///
 /// # Errors

@@ -21,6 +21,7 @@ use crate::{
     authorities::Authority,
     authority::{AuthorityName, CrlRecord, Issuer, Reason as Why},
     error::{Error, Reason, Result},
+    metrics,
     ops::{App, Call},
     policy::act,
     store::Revoked,
@@ -99,11 +100,16 @@ pub async fn publish_crls(app: Arc<App>) {
             if !due.contains(&issuer.id) || !issuer.usage.crl {
                 continue;
             }
-            if let Err(e) = publish(&app, &authority).await {
+            let published = publish(&app, &authority).await;
+            metrics::crl(published.is_ok());
+            if let Err(e) = published {
                 error!(issuer = %issuer.name, error = ?e, "no new CRL; it is tried again");
-                // Not at once: the HSM may be away for a while.
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                app.authorities.crl_is_due(issuer.id);
+                // Not at once: the HSM may be away for a while. Others do not wait for it.
+                let (app, id) = (Arc::clone(&app), issuer.id);
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    app.authorities.crl_is_due(id);
+                });
             }
         }
     }
@@ -170,7 +176,7 @@ pub async fn publish(app: &App, authority: &Authority) -> Result<()> {
             entries: entries.len() as u64,
             sha256: [0; 32],
         };
-        let unsigned = CrlDraft::new(plan, certificate, entries.iter().map(|r| entry(r)))
+        let unsigned = CrlDraft::new(plan, certificate, entries.iter().map(|r| entry(r, now_ms)))
             .lint(seconds(now_ms))
             .map_err(|e| Error::new(Reason::LintRefused, e.to_string()))?;
         let deadline = Instant::now() + Duration::from_millis(app.limits.request_ms);
@@ -194,13 +200,19 @@ fn stays(revoked: &Revoked, before: Option<&CrlRecord>) -> bool {
     before.is_none_or(|before| revoked.not_after_ms >= before.this_update_ms)
 }
 
-fn entry(revoked: &Revoked) -> x509::Revoked {
+/// No date of one entry may keep the whole list from being made: one behind `now_ms`, when
+/// the clock was set back, is now; an invalidity behind the revocation says nothing (R3).
+fn entry(revoked: &Revoked, now_ms: i64) -> x509::Revoked {
     let revocation = revoked.revocation;
+    let revoked_at = seconds(revocation.revoked_ms.min(now_ms));
     x509::Revoked {
         serial: revoked.serial,
-        revoked_at: seconds(revocation.revoked_ms),
+        revoked_at,
         reason: reason(revocation.reason),
-        invalidity_date: revocation.invalidity_ms.map(seconds),
+        invalidity_date: revocation
+            .invalidity_ms
+            .map(seconds)
+            .filter(|date| *date <= revoked_at),
     }
 }
 

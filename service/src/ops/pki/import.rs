@@ -74,6 +74,13 @@ pub async fn import_issuer(
     if read.not_after() < seconds(call.now_ms) {
         return Err(refused("it has expired".into()));
     }
+    // By itself: constraints of those above are not its own.
+    let own = IssuerCert::from_der(&request.certificate).map_err(|e| refused(e.to_string()))?;
+    if let Some(why) = waiting.spec.misfit(&own) {
+        return Err(refused(format!(
+            "it is not what was approved: {why}; ask the external root for another, or plan anew"
+        )));
+    }
     let mut next = waiting.issuer.clone();
     next.certificate = request.certificate;
     next.chain = request.chain;

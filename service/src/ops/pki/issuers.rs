@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::no_such_issuer;
 use crate::{
     authorities::Authority,
-    authority::{AuthorityName, Stage, Usage},
+    authority::{AuthorityName, CertificateRef, CertificateState, Parent, Stage, Usage},
     error::{Error, Reason, Result},
     key::Revision,
     ops::{App, Call},
@@ -87,6 +87,14 @@ pub async fn set_issuer_usage(
             format!("issuer {name} has no certificate yet"),
         ));
     }
+    if request.usage.issue && is_revoked(app, &authority).await? {
+        return Err(Error::new(
+            Reason::IssuerState,
+            format!(
+                "the certificate of issuer {name}, or of one above it, is revoked; it never issues again"
+            ),
+        ));
+    }
     let mut next = authority.issuer.clone();
     next.usage = request.usage;
     if request.usage.issue {
@@ -94,18 +102,59 @@ pub async fn set_issuer_usage(
     }
     next.revision = Revision(next.revision.0 + 1);
     app.store.change_issuer(&next).await?;
-    change.publish_issuer(next)
+    let authority = change.publish_issuer(next)?;
+    // What was revoked while it made no lists.
+    app.authorities.crl_is_due(authority.issuer.id);
+    Ok(authority)
 }
 
 /// Stops an issuer by itself, and says why for whoever looks.
 pub(super) async fn raise_alarm(app: &App, authority: &Authority, why: &str) {
+    stop(app, authority, false, why).await;
+}
+
+/// The same, but its lists go on.
+pub(super) async fn stop_issuing(app: &App, authority: &Authority, why: &str) {
+    stop(app, authority, true, why).await;
+}
+
+/// The authority above, when it is here.
+pub(super) fn above(app: &App, authority: &Authority) -> Option<Arc<Authority>> {
+    match &authority.spec.parent {
+        Parent::Issuer(parent) => app.authorities.issuer(authority.issuer.tenant, parent),
+        _ => None,
+    }
+}
+
+/// Is the certificate of an authority revoked, or of one above it?
+pub(super) async fn is_revoked(app: &App, authority: &Arc<Authority>) -> Result<bool> {
+    let mut at = Some(Arc::clone(authority));
+    while let Some(one) = at {
+        let over = above(app, &one);
+        let name = CertificateRef {
+            issuer: over.as_ref().map_or(one.issuer.id, |o| o.issuer.id),
+            serial: one.issuer.serial,
+        };
+        let record = app.store.certificate(one.issuer.tenant, &name).await?;
+        if record.is_some_and(|r| r.state == CertificateState::Revoked) {
+            return Ok(true);
+        }
+        at = over;
+    }
+    Ok(false)
+}
+
+async fn stop(app: &App, authority: &Authority, lists_go_on: bool, why: &str) {
     let change = app.authorities.begin_change().await;
     let issuer = &authority.issuer;
     let Some(current) = app.authorities.issuer(issuer.tenant, &issuer.name) else {
         return;
     };
     let mut next = current.issuer.clone();
-    next.usage = Usage::default();
+    next.usage = Usage {
+        issue: false,
+        crl: lists_go_on && next.usage.crl,
+    };
     why.clone_into(&mut next.alarm);
     next.revision = Revision(next.revision.0 + 1);
     if let Err(e) = app.store.change_issuer(&next).await {

@@ -19,6 +19,7 @@ mod standing;
 
 pub use ceremony::{
     ApproveCeremony, Committed, Planned, approve_ceremony, commit_ceremony, plan_ceremony,
+    to_be_signed,
 };
 pub use certificates::{Certificates, Find, Found, get_certificate, search};
 pub use crl::{Crl, get_crl, publish, publish_crls, published};

@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use keywright_pki::{CertificateInfo, Csr, Serial};
 
-use super::certificates::no_such_certificate;
+use super::{
+    certificates::no_such_certificate,
+    issuers::{above, stop_issuing},
+};
 use crate::{
     audit::Decision,
     authorities::Authority,
@@ -93,6 +96,16 @@ pub(in crate::ops) async fn carry_out(
     call.entry
         .detail
         .insert("reason", request.why.code().to_string());
+    if request
+        .invalidity_ms
+        .is_some_and(|lost| !(0..=call.now_ms).contains(&lost))
+    {
+        return Err(Error::field(
+            Reason::InvalidArgument,
+            "invalidity_unix_ms",
+            "the key cannot have been lost in the future, or before 1970",
+        ));
+    }
     let revocation = Revocation {
         revoked_ms: call.now_ms,
         reason: request.why,
@@ -189,8 +202,33 @@ async fn revoke_one(app: &App, name: &CertificateRef, revocation: Revocation) ->
     if done {
         app.authorities.revoked(name);
         app.authorities.status_changed(name);
+        stop_authority(app, name).await;
     }
     Ok(done)
+}
+
+/// An authority whose certificate is revoked issues nothing any more, nor do those below
+/// it. They go on to say what is revoked.
+async fn stop_authority(app: &App, name: &CertificateRef) {
+    let all = app.authorities.all_issuers();
+    let is_it = |a: &&Arc<Authority>| {
+        let above = above(app, a).unwrap_or_else(|| Arc::clone(a));
+        a.issuer.serial == name.serial && above.issuer.id == name.issuer
+    };
+    let Some(revoked) = all.iter().find(is_it) else {
+        return;
+    };
+    for authority in &all {
+        let mut at = Some(Arc::clone(authority));
+        while let Some(one) = at {
+            if one.issuer.id == revoked.issuer.id {
+                let why = format!("the certificate of {} is revoked", revoked.issuer.name);
+                stop_issuing(app, authority, &why).await;
+                break;
+            }
+            at = above(app, &one);
+        }
+    }
 }
 
 pub(in crate::ops) async fn target(

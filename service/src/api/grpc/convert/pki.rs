@@ -8,8 +8,8 @@ use super::code;
 use crate::{
     authorities::Authority,
     authority::{
-        AuthorityName, CertificateRef, CertificateState, IssuerId, Profile, Reason as Why, Spki,
-        Usage,
+        AuthorityName, CertificateRef, CertificateState, IssuerId, Parent, Profile, Reason as Why,
+        Spki, Usage,
     },
     config::Limits,
     error::{Error, Reason, Result},
@@ -435,11 +435,23 @@ pub(in super::super) fn issuer(authority: &Authority) -> proto::Issuer {
         may_sign_crls: issuer.usage.crl,
         alarm: issuer.alarm.clone(),
         not_after_unix_ms: end,
-        root: issuer.is_root(),
+        root: authority.spec.parent == Parent::Itself,
         shards: authority.spec.shards,
         stage: issuer.stage.name().to_owned(),
         approved_by: issuer.approvals.clone(),
         digest: Bytes::copy_from_slice(&issuer.digest),
+        tbs_der: Bytes::new(),
+        approvals_needed: authority.spec.approvals,
+        text: issuer.text.clone(),
+        created_unix_ms: issuer.created_ms,
+    }
+}
+
+/// With what will be signed, for who is to approve it.
+pub(in super::super) fn listed(app: &App, authority: &Authority) -> proto::Issuer {
+    proto::Issuer {
+        tbs_der: pki::to_be_signed(app, authority).into(),
+        ..issuer(authority)
     }
 }
 

@@ -32,7 +32,10 @@ pub(super) async fn begin(
         .map_err(unavailable)?;
         if let Some(known) = known {
             let known = known.certificate()?;
-            if known.intended.created_ms >= requests_since_ms {
+            // One that is over is no answer to who asks now.
+            if known.intended.created_ms >= requests_since_ms
+                && known.intended.not_after_ms >= intended.created_ms
+            {
                 return Ok(Written::Known(Box::new(known)));
             }
             clear_request(tx, &known.intended.name).await?;
