@@ -198,13 +198,18 @@ impl Hsm {
             })
             .await;
         let count = made.len();
-        // Not by the worker: the token would stand still meanwhile.
-        let verified = tokio::task::spawn_blocking(move || {
+        let verify = move || {
             let pairs = made.into_iter().zip(&asked);
             pairs
                 .map(|(signature, job)| verified(job, signature?))
                 .collect()
-        });
+        };
+        // Not by the worker: the token would stand still meanwhile. To hand a single one to
+        // another thread costs as much as to verify it.
+        if count == 1 {
+            return verify();
+        }
+        let verified = tokio::task::spawn_blocking(verify);
         verified.await.unwrap_or_else(|e| {
             let lost = Error::new(Kind::Fault, format!("verifying signatures: {e}"));
             vec![Err(lost); count]

@@ -1,7 +1,10 @@
 //! Certificates on their way into the store, many for one flush of the disk: while one
 //! group is being made durable, the next one gathers.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -22,6 +25,9 @@ pub struct Ledger {
 const GROUP: usize = 256;
 /// Writes that wait; more callers than may be in flight never come together.
 const QUEUE: usize = 4096;
+/// Between two transactions at least, as the audit log does it: under load one commit for
+/// each write would cost more than everything else.
+const PACE: Duration = Duration::from_millis(2);
 
 impl Ledger {
     /// Starts the task that writes. It ends when the last handle is gone.
@@ -49,7 +55,18 @@ impl Ledger {
 
 async fn run(store: Arc<dyn Store>, mut waiting: mpsc::Receiver<(Write, Answer)>) {
     let mut group = Vec::with_capacity(GROUP);
+    let mut last: Option<Instant> = None;
     while waiting.recv_many(&mut group, GROUP).await > 0 {
+        let rest = last.map_or(Duration::ZERO, |last| PACE.saturating_sub(last.elapsed()));
+        if !rest.is_zero() {
+            tokio::time::sleep(rest).await;
+            while group.len() < GROUP
+                && let Ok(more) = waiting.try_recv()
+            {
+                group.push(more);
+            }
+        }
+        last = Some(Instant::now());
         let (writes, answers): (Vec<Write>, Vec<Answer>) = group.drain(..).unzip();
         // A caller that left does not wait; its certificate is on record all the same.
         match store.write_certificates(&writes).await {

@@ -64,11 +64,12 @@ CREATE TABLE certificates (
 -- A certificate without an idempotency key has an empty one, and many may.
 CREATE UNIQUE INDEX certificates_request ON certificates (tenant_id, requested_by, request_key)
     WHERE request_key <> '';
-CREATE INDEX certificates_spki ON certificates (tenant_id, spki_sha256);
+-- With the state, or a key that many certificates carry is slow to judge.
+CREATE INDEX certificates_spki ON certificates (tenant_id, spki_sha256, state);
 CREATE INDEX certificates_end ON certificates (tenant_id, not_after_ms, issuer_id, serial);
 CREATE INDEX certificates_revoked ON certificates (issuer_id, revoked_ms)
     WHERE state = 'revoked';
-
+CREATE INDEX certificates_intended ON certificates (issuer_id) WHERE state = 'intended';
 CREATE INDEX certificates_created ON certificates (created_ms);
 
 CREATE TABLE certificate_names (

@@ -89,7 +89,8 @@ pub async fn publish_crls(app: Arc<App>) {
     for authority in app.authorities.all_issuers() {
         app.authorities.crl_is_due(authority.issuer.id);
     }
-    let mut round = tokio::time::interval(every.min(Duration::from_secs(60)));
+    let pause = every.min(Duration::from_secs(60));
+    let mut round = tokio::time::interval_at(tokio::time::Instant::now() + pause, pause);
     loop {
         let due: BTreeSet<_> = tokio::select! {
             due = app.authorities.crls_due() => due,

@@ -149,7 +149,7 @@ impl AcmeStore for SqliteStore {
         if !replaces.is_empty() {
             let taken: Option<i64> = sqlx::query_scalar(
                 "SELECT COUNT(*) FROM acme_orders WHERE replaces = $1
-                 AND (serial <> x'' OR (failure = '' AND expires_ms > $2))",
+                 AND replaces <> x'' AND (serial <> x'' OR (failure = '' AND expires_ms > $2))",
             )
             .bind(replaces.clone())
             .bind(order.created_ms)
