@@ -50,9 +50,16 @@ fn main() {
     in_process(plan);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        // Callers stand for other machines: they take what the appliance leaves.
+        .on_thread_start(|| rustix::process::setpriority_process(None, 10).unwrap())
         .enable_all()
         .build();
-    runtime.unwrap().block_on(over_tls(plan));
+    // Many times as long as an answer takes, or beginning and end of a window count.
+    let long = Plan {
+        window: plan.window * 4,
+        ..plan
+    };
+    runtime.unwrap().block_on(over_tls(long));
 }
 
 fn mark(met: bool) -> &'static str {

@@ -25,9 +25,9 @@ pub struct Ledger {
 const GROUP: usize = 256;
 /// Writes that wait; more callers than may be in flight never come together.
 const QUEUE: usize = 4096;
-/// Between two transactions at least, as the audit log does it: under load one commit for
-/// each write would cost more than everything else.
-const PACE: Duration = Duration::from_millis(2);
+/// Between two transactions at least while several callers are about, as the audit log does
+/// it: one commit for each write would cost more than everything else.
+const PACE: Duration = Duration::from_millis(4);
 
 impl Ledger {
     /// Starts the task that writes. It ends when the last handle is gone.
@@ -66,7 +66,8 @@ async fn run(store: Arc<dyn Store>, mut waiting: mpsc::Receiver<(Write, Answer)>
                 group.push(more);
             }
         }
-        last = Some(Instant::now());
+        // Who is alone never waits.
+        last = (group.len() > 1).then(Instant::now);
         let (writes, answers): (Vec<Write>, Vec<Answer>) = group.drain(..).unzip();
         // A caller that left does not wait; its certificate is on record all the same.
         match store.write_certificates(&writes).await {

@@ -56,7 +56,6 @@ impl Pki {
         pki.profile().await;
         pki.put("root.pem", &[pki.certificate("root")]);
         pki.put("int.pem", &[pki.certificate("int")]);
-        tokio::spawn(pki::publish_crls(Arc::clone(pki.app())));
         pki
     }
 

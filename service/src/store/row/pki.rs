@@ -160,6 +160,14 @@ pub(in crate::store) fn list(text: &str) -> Result<Vec<String>> {
     serde_json::from_str(text).map_err(|_| corrupt("list"))
 }
 
+/// Which certificate: issuer and serial.
+pub(in crate::store) fn reference(row: (Vec<u8>, Vec<u8>)) -> Result<CertificateRef> {
+    Ok(CertificateRef {
+        issuer: IssuerId(id(row.0, "issuer id")?),
+        serial: serial(&row.1)?,
+    })
+}
+
 impl IssuerRow {
     pub(in crate::store) fn issuer(self) -> Result<Issuer> {
         Ok(Issuer {
@@ -224,10 +232,7 @@ impl CertificateRow {
         };
         Ok(CertificateRecord {
             intended: Intended {
-                name: CertificateRef {
-                    issuer: IssuerId(id(self.issuer_id, "issuer id")?),
-                    serial: serial(&self.serial)?,
-                },
+                name: reference((self.issuer_id, self.serial))?,
                 tenant: TenantId(id(self.tenant_id, "tenant id")?),
                 profile: name(&self.profile)?,
                 profile_version: small(self.profile_version, "profile version")?,

@@ -185,27 +185,7 @@ impl PkiStore for SqliteStore {
 
     async fn write_certificates(&self, writes: &[Write]) -> Result<Vec<Written>> {
         let mut tx = self.write().await?;
-        let mut written = Vec::with_capacity(writes.len());
-        for one in writes {
-            written.push(match one {
-                Write::Begin {
-                    intended,
-                    requests_since_ms,
-                    reuse,
-                } => write::begin(&mut tx, intended, *requests_since_ms, *reuse).await?,
-                Write::Finish { name, certificate } => {
-                    write::finish(&mut tx, name, certificate).await?
-                }
-                Write::Fail { name } => write::fail(&mut tx, name).await?,
-                Write::Lose { name } => {
-                    write::clear_request(&mut tx, name).await?;
-                    Written::Done
-                }
-                Write::Revoke { name, revocation } => {
-                    write::revoke(&mut tx, name, revocation).await?
-                }
-            });
-        }
+        let written = write::write(&mut tx, writes).await?;
         tx.commit().await.map_err(unavailable)?;
         Ok(written)
     }

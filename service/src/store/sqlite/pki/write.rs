@@ -1,67 +1,181 @@
-//! One certificate's way through its states, each step a statement of a transaction.
+//! Certificates on their way through their states. Beginning and finishing, which each
+//! certificate does, take one statement for all of a group.
+
+use std::collections::HashSet;
 
 use keywright_pki::KeyReuse;
-use sqlx::{Any, Transaction};
+use sqlx::{Any, AssertSqlSafe, Transaction};
 
 use super::sql;
 use crate::{
     authority::{CertificateRecord, CertificateRef, Intended, Revocation, Spki},
     key::TenantId,
     store::{
-        KeyStanding, Result, Written,
-        row::pki::{CertificateRow, list_text},
+        KeyStanding, Result, Write, Written,
+        row::pki::{CertificateRow, list_text, reference},
         sqlite::unavailable,
     },
 };
 
-/// Does nothing when the key may not be certified, the request is known or the serial taken.
-const INSERT: &str = "INSERT INTO certificates (issuer_id, serial, tenant_id, state, profile,
+/// A certificate to begin.
+#[derive(Clone, Copy)]
+struct Begin<'a> {
+    intended: &'a Intended,
+    requests_since_ms: i64,
+    reuse: KeyReuse,
+}
+
+/// A certificate that is signed, and its DER.
+type Finish<'a> = (&'a CertificateRef, &'a [u8]);
+
+/// What [`insert`] binds for each certificate.
+const ASKED: &str = "issuer_id, serial, tenant_id, profile, profile_version, der, spki_sha256,
+    names, not_before_ms, not_after_ms, shard, requested_by, request_key, request_sha256,
+    lineage, created_ms, forbidding";
+const ASKED_COLUMNS: usize = 17;
+/// Leaves out whose key may not be certified, whose request is known or serial taken.
+const INSERT: &str = "INSERT INTO certificates (issuer_id, serial, tenant_id, profile,
          profile_version, der, spki_sha256, names, not_before_ms, not_after_ms, shard,
-         requested_by, request_key, request_sha256, lineage, created_ms, revoked_ms,
+         requested_by, request_key, request_sha256, lineage, created_ms, state, revoked_ms,
          reason, invalidity_ms)
-     SELECT $1, $2, $3, 'intended', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,
-         $16, 0, 0, 0
-     WHERE NOT EXISTS (SELECT 1 FROM blocked_keys WHERE tenant_id = $3 AND spki_sha256 = $7)
-       AND NOT EXISTS (SELECT 1 FROM certificates WHERE tenant_id = $3 AND spki_sha256 = $7
-                         AND state IN ('revoked', $17))
-     ON CONFLICT DO NOTHING";
+     SELECT issuer_id, serial, tenant_id, profile, profile_version, der, spki_sha256, names,
+         not_before_ms, not_after_ms, shard, requested_by, request_key, request_sha256,
+         lineage, created_ms, 'intended', 0, 0, 0
+     FROM asked
+     WHERE NOT EXISTS (SELECT 1 FROM blocked_keys AS b
+             WHERE b.tenant_id = asked.tenant_id AND b.spki_sha256 = asked.spki_sha256)
+       AND NOT EXISTS (SELECT 1 FROM certificates AS c
+             WHERE c.tenant_id = asked.tenant_id AND c.spki_sha256 = asked.spki_sha256
+               AND c.state IN ('revoked', asked.forbidding))
+     ON CONFLICT DO NOTHING RETURNING issuer_id, serial";
+const FINISH: &str = "UPDATE certificates SET state = 'issued', der = done.der FROM done
+     WHERE certificates.issuer_id = done.issuer_id AND certificates.serial = done.serial
+       AND certificates.state = 'intended'
+     RETURNING certificates.issuer_id, certificates.serial";
 // A partial index serves only who repeats its condition.
 const BY_REQUEST: &str =
     "WHERE tenant_id = $1 AND requested_by = $2 AND request_key = $3 AND request_key <> ''";
 const KEY_USED: &str = "SELECT 1 FROM certificates WHERE tenant_id = $1 AND spki_sha256 = $2
      AND state IN ('revoked', $3) LIMIT 1";
-const FINISH: &str = "UPDATE certificates SET state = 'issued', der = $1
-     WHERE issuer_id = $2 AND serial = $3 AND state = 'intended'";
 
-/// One statement where all is well; why it did nothing is asked only when it did.
-pub(super) async fn begin(
+/// All of a group, in order. What only begins and finishes concerns another certificate
+/// each, and goes together.
+pub(super) async fn write(
     tx: &mut Transaction<'static, Any>,
-    intended: &Intended,
-    requests_since_ms: i64,
-    reuse: KeyReuse,
-) -> Result<Written> {
-    if insert(tx, intended, reuse).await? {
-        return Ok(Written::Done);
+    writes: &[Write],
+) -> Result<Vec<Written>> {
+    let apart = |w: &Write| matches!(w, Write::Begin { .. } | Write::Finish { .. });
+    let step = if writes.iter().all(apart) {
+        writes.len().max(1)
+    } else {
+        1
+    };
+    let mut written = Vec::with_capacity(writes.len());
+    for some in writes.chunks(step) {
+        written.extend(together(tx, some).await?);
     }
+    Ok(written)
+}
+
+async fn together(tx: &mut Transaction<'static, Any>, writes: &[Write]) -> Result<Vec<Written>> {
+    let finishes: Vec<Finish<'_>> = writes.iter().filter_map(finish_of).collect();
+    let finished = finish(tx, &finishes).await?;
+    let begins: Vec<Begin<'_>> = writes.iter().filter_map(begin_of).collect();
+    let mut begun = begin(tx, &begins).await?.into_iter();
+    let mut written = Vec::with_capacity(writes.len());
+    for one in writes {
+        written.push(match one {
+            Write::Begin { .. } => begun.next().unwrap_or(Written::NotThere),
+            Write::Finish { name, .. } => done(finished.contains(name)),
+            Write::Fail { name } => fail(tx, name).await?,
+            Write::Lose { name } => {
+                clear_request(tx, name).await?;
+                Written::Done
+            }
+            Write::Revoke { name, revocation } => revoke(tx, name, revocation).await?,
+        });
+    }
+    Ok(written)
+}
+
+fn begin_of(write: &Write) -> Option<Begin<'_>> {
+    let Write::Begin {
+        intended,
+        requests_since_ms,
+        reuse,
+    } = write
+    else {
+        return None;
+    };
+    Some(Begin {
+        intended,
+        requests_since_ms: *requests_since_ms,
+        reuse: *reuse,
+    })
+}
+
+fn finish_of(write: &Write) -> Option<Finish<'_>> {
+    match write {
+        Write::Finish { name, certificate } => Some((name, certificate)),
+        _ => None,
+    }
+}
+
+/// `($1, $2), ($3, $4)` for two rows of two columns.
+fn places(rows: usize, columns: usize) -> String {
+    let row = |r: usize| {
+        let places: Vec<String> = (1..=columns)
+            .map(|c| format!("${}", r * columns + c))
+            .collect();
+        format!("({})", places.join(", "))
+    };
+    (0..rows).map(row).collect::<Vec<_>>().join(", ")
+}
+
+fn insert_text(rows: usize) -> String {
+    let places = places(rows, ASKED_COLUMNS);
+    format!("WITH asked ({ASKED}) AS (VALUES {places}) {INSERT}")
+}
+
+fn finish_text(rows: usize) -> String {
+    let places = places(rows, 3);
+    format!("WITH done (issuer_id, serial, der) AS (VALUES {places}) {FINISH}")
+}
+
+/// Why a certificate could not begin is asked only then.
+async fn begin(tx: &mut Transaction<'static, Any>, begins: &[Begin<'_>]) -> Result<Vec<Written>> {
+    let inserted = insert(tx, begins).await?;
+    let mut written = Vec::with_capacity(begins.len());
+    for one in begins {
+        written.push(if inserted.contains(&one.intended.name) {
+            Written::Done
+        } else {
+            not_inserted(tx, *one).await?
+        });
+    }
+    Ok(written)
+}
+
+async fn not_inserted(tx: &mut Transaction<'static, Any>, one: Begin<'_>) -> Result<Written> {
+    let intended = one.intended;
     if let Some(known) = known(tx, intended).await? {
         // One that is over is no answer to who asks now.
-        if known.intended.created_ms >= requests_since_ms
+        if known.intended.created_ms >= one.requests_since_ms
             && known.intended.not_after_ms >= intended.created_ms
         {
             return Ok(Written::Known(Box::new(known)));
         }
         clear_request(tx, &known.intended.name).await?;
-        if insert(tx, intended, reuse).await? {
+        if !insert(tx, &[one]).await?.is_empty() {
             return Ok(Written::Done);
         }
     }
-    Ok(
-        match key_standing(tx, intended.tenant, &intended.spki, reuse).await? {
-            KeyStanding::Free => Written::SerialTaken,
-            KeyStanding::Used => Written::KeyUsed,
-            KeyStanding::Blocked => Written::Blocked,
-        },
-    )
+    let standing = key_standing(tx, intended.tenant, &intended.spki, one.reuse).await?;
+    Ok(match standing {
+        KeyStanding::Free => Written::SerialTaken,
+        KeyStanding::Used => Written::KeyUsed,
+        KeyStanding::Blocked => Written::Blocked,
+    })
 }
 
 async fn known(
@@ -117,55 +231,75 @@ pub(super) async fn key_standing(
     Ok(used.map_or(KeyStanding::Free, |_| KeyStanding::Used))
 }
 
+/// Which of them are begun now.
 async fn insert(
     tx: &mut Transaction<'static, Any>,
-    intended: &Intended,
-    reuse: KeyReuse,
-) -> Result<bool> {
-    let inserted = sqlx::query(INSERT)
-        .bind(intended.name.issuer.0.to_vec())
-        .bind(intended.name.serial.as_bytes().to_vec())
-        .bind(intended.tenant.0.to_vec())
-        .bind(intended.profile.as_str().to_owned())
-        .bind(i64::from(intended.profile_version))
-        .bind(intended.tbs.clone())
-        .bind(intended.spki.to_vec())
-        .bind(list_text(&intended.names))
-        .bind(intended.not_before_ms)
-        .bind(intended.not_after_ms)
-        .bind(i64::from(intended.shard))
-        .bind(intended.requested_by.clone())
-        .bind(intended.request_key.clone())
-        .bind(intended.request_sha256.to_vec())
-        .bind(intended.lineage.clone())
-        .bind(intended.created_ms)
-        .bind(forbidding(reuse))
-        .execute(&mut **tx)
-        .await
-        .map_err(unavailable)?;
-    if inserted.rows_affected() != 1 {
-        return Ok(false);
+    begins: &[Begin<'_>],
+) -> Result<HashSet<CertificateRef>> {
+    if begins.is_empty() {
+        return Ok(HashSet::new());
     }
-    for name in &intended.names {
-        sqlx::query(
-            "INSERT INTO certificate_names (tenant_id, name, issuer_id, serial)
-             VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-        )
-        .bind(intended.tenant.0.to_vec())
-        .bind(name.clone())
-        .bind(intended.name.issuer.0.to_vec())
-        .bind(intended.name.serial.as_bytes().to_vec())
-        .execute(&mut **tx)
-        .await
-        .map_err(unavailable)?;
+    let mut query = sqlx::query_as(AssertSqlSafe(insert_text(begins.len())));
+    for Begin {
+        intended, reuse, ..
+    } in begins
+    {
+        query = query
+            .bind(intended.name.issuer.0.to_vec())
+            .bind(intended.name.serial.as_bytes().to_vec())
+            .bind(intended.tenant.0.to_vec())
+            .bind(intended.profile.as_str().to_owned())
+            .bind(i64::from(intended.profile_version))
+            .bind(intended.tbs.clone())
+            .bind(intended.spki.to_vec())
+            .bind(list_text(&intended.names))
+            .bind(intended.not_before_ms)
+            .bind(intended.not_after_ms)
+            .bind(i64::from(intended.shard))
+            .bind(intended.requested_by.clone())
+            .bind(intended.request_key.clone())
+            .bind(intended.request_sha256.to_vec())
+            .bind(intended.lineage.clone())
+            .bind(intended.created_ms)
+            .bind(forbidding(*reuse));
     }
-    Ok(true)
+    let rows: Vec<(Vec<u8>, Vec<u8>)> = query.fetch_all(&mut **tx).await.map_err(unavailable)?;
+    let inserted: HashSet<CertificateRef> =
+        rows.into_iter().map(reference).collect::<Result<_>>()?;
+    let mut names = Vec::new();
+    for Begin { intended, .. } in begins {
+        if inserted.contains(&intended.name) {
+            names.extend(intended.names.iter().map(|name| (*intended, name)));
+        }
+    }
+    insert_names(tx, &names).await?;
+    Ok(inserted)
 }
 
-pub(super) async fn clear_request(
+async fn insert_names(
     tx: &mut Transaction<'static, Any>,
-    name: &CertificateRef,
+    names: &[(&Intended, &String)],
 ) -> Result<()> {
+    // Far below what a statement may bind.
+    for some in names.chunks(1000) {
+        let places = places(some.len(), 4);
+        let mut query = sqlx::query(AssertSqlSafe(format!(
+            "INSERT INTO certificate_names (tenant_id, name, issuer_id, serial)
+             VALUES {places} ON CONFLICT DO NOTHING"
+        )));
+        for (intended, name) in some {
+            query = query
+                .bind(intended.tenant.0.to_vec())
+                .bind((*name).clone())
+                .bind(intended.name.issuer.0.to_vec())
+                .bind(intended.name.serial.as_bytes().to_vec());
+        }
+        query.execute(&mut **tx).await.map_err(unavailable)?;
+    }
+    Ok(())
+}
+
+async fn clear_request(tx: &mut Transaction<'static, Any>, name: &CertificateRef) -> Result<()> {
     sqlx::query("UPDATE certificates SET request_key = '' WHERE issuer_id = $1 AND serial = $2")
         .bind(name.issuer.0.to_vec())
         .bind(name.serial.as_bytes().to_vec())
@@ -175,25 +309,26 @@ pub(super) async fn clear_request(
     Ok(())
 }
 
-pub(super) async fn finish(
+/// Which of them were begun and are issued now.
+async fn finish(
     tx: &mut Transaction<'static, Any>,
-    name: &CertificateRef,
-    certificate: &[u8],
-) -> Result<Written> {
-    let changed = sqlx::query(FINISH)
-        .bind(certificate.to_vec())
-        .bind(name.issuer.0.to_vec())
-        .bind(name.serial.as_bytes().to_vec())
-        .execute(&mut **tx)
-        .await
-        .map_err(unavailable)?;
-    Ok(done(changed.rows_affected()))
+    finishes: &[Finish<'_>],
+) -> Result<HashSet<CertificateRef>> {
+    if finishes.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let mut query = sqlx::query_as(AssertSqlSafe(finish_text(finishes.len())));
+    for (name, certificate) in finishes {
+        query = query
+            .bind(name.issuer.0.to_vec())
+            .bind(name.serial.as_bytes().to_vec())
+            .bind(certificate.to_vec());
+    }
+    let rows: Vec<(Vec<u8>, Vec<u8>)> = query.fetch_all(&mut **tx).await.map_err(unavailable)?;
+    rows.into_iter().map(reference).collect()
 }
 
-pub(super) async fn fail(
-    tx: &mut Transaction<'static, Any>,
-    name: &CertificateRef,
-) -> Result<Written> {
+async fn fail(tx: &mut Transaction<'static, Any>, name: &CertificateRef) -> Result<Written> {
     let changed = sqlx::query(
         "UPDATE certificates SET state = 'failed', request_key = ''
          WHERE issuer_id = $1 AND serial = $2 AND state = 'intended'",
@@ -203,10 +338,10 @@ pub(super) async fn fail(
     .execute(&mut **tx)
     .await
     .map_err(unavailable)?;
-    Ok(done(changed.rows_affected()))
+    Ok(done(changed.rows_affected() == 1))
 }
 
-pub(super) async fn revoke(
+async fn revoke(
     tx: &mut Transaction<'static, Any>,
     name: &CertificateRef,
     revocation: &Revocation,
@@ -225,11 +360,11 @@ pub(super) async fn revoke(
     .execute(&mut **tx)
     .await
     .map_err(unavailable)?;
-    Ok(done(changed.rows_affected()))
+    Ok(done(changed.rows_affected() == 1))
 }
 
-fn done(rows: u64) -> Written {
-    if rows == 1 {
+fn done(changed: bool) -> Written {
+    if changed {
         Written::Done
     } else {
         Written::NotThere
@@ -250,22 +385,22 @@ mod tests {
         let by_request = format!("{CERTIFICATE} {BY_REQUEST}");
         let key = "certificates_spki (tenant_id=? AND spki_sha256=? AND state=?)";
         for (statement, way) in [
-            (INSERT, key),
+            (&*insert_text(2), key),
             (KEY_USED, key),
             (
                 &*by_request,
                 "certificates_request (tenant_id=? AND requested_by=? AND request_key=?)",
             ),
-            (FINISH, "(issuer_id=? AND serial=?)"),
+            (&*finish_text(2), "(issuer_id=? AND serial=?)"),
         ] {
             let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
             let mut query = sqlx::query(explain);
-            for _ in 0..statement.matches('$').count().min(17) {
+            for _ in 0..statement.matches('$').count() {
                 query = query.bind("");
             }
             let steps = query.fetch_all(&store.pool).await.unwrap();
             let plan: Vec<String> = steps.iter().map(|step| step.get("detail")).collect();
-            let walks = |step: &String| step.starts_with("SCAN certificates");
+            let walks = |step: &String| step.starts_with("SCAN c");
             assert!(!plan.iter().any(walks), "{plan:?}");
             assert!(plan.iter().any(|step| step.ends_with(way)), "{plan:?}");
         }
