@@ -73,6 +73,10 @@ impl Sink {
 
     /// For a private key, which has no other place: a file, and without `force` a new one.
     pub(crate) fn key(path: &Path, force: bool) -> Result<Self, Failure> {
+        if path == Path::new("-") {
+            let text = "a private key goes to a file, not to standard output; name one";
+            return Err(Failure::new(FailureKind::Usage, text));
+        }
         let there = fs::symlink_metadata(path);
         if !force && there.is_ok() {
             return Err(key_exists(path));

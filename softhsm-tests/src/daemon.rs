@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use keywright_client::Settings;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Where the binaries under test lie, if not beside the tests: tests with the feature
@@ -48,6 +49,17 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// What a client of `keywrightd dev` needs, as the developer.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        Settings {
+            addr: Some(self.addr.to_string()),
+            ca: Some(self.dir.join("ca.pem")),
+            cert: Some(self.dir.join("certs/developer.pem")),
+            key: Some(self.dir.join("certs/developer.key")),
+        }
+    }
+
     /// Starts and waits until it is ready.
     ///
     /// # Panics

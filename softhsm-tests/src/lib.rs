@@ -16,6 +16,7 @@
 )]
 
 pub mod daemon;
+pub mod kills;
 
 use std::{
     env, fs,

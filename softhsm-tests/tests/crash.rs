@@ -17,7 +17,6 @@
 use std::{
     path::Path,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use keywright_client::{
@@ -26,7 +25,7 @@ use keywright_client::{
         CreateKeyRequest, DecryptRequest, EncryptRequest, GetKeyRequest, KeySpec, RotateKeyRequest,
     },
 };
-use keywright_softhsm_tests::daemon::{Daemon, start_and_kill};
+use keywright_softhsm_tests::{daemon::Daemon, kills::Kills};
 
 /// What the daemon has acknowledged.
 #[derive(Default)]
@@ -41,33 +40,8 @@ struct Sealed {
     plaintext: String,
 }
 
-/// A small generator, so that a failing run can be told apart from another.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
-}
-
-fn settings(daemon: &Daemon) -> Settings {
-    Settings {
-        addr: Some(daemon.addr.to_string()),
-        ca: Some(daemon.dir.join("ca.pem")),
-        cert: Some(daemon.dir.join("certs/developer.pem")),
-        key: Some(daemon.dir.join("certs/developer.key")),
-    }
-}
-
 #[test]
 fn nothing_acknowledged_is_lost() {
-    let kills: u64 = std::env::var("KEYWRIGHT_KILLS")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(100);
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -76,20 +50,19 @@ fn nothing_acknowledged_is_lost() {
         .build()
         .unwrap();
     let known = Arc::new(Mutex::new(Acknowledged::default()));
-    let mut dice = Dice(0x5eed_1234_abcd_0001);
-    for round in 0..kills {
-        if dice.below(4) == 0 {
-            // During the start itself, first starts included.
-            start_and_kill(&data, Duration::from_millis(dice.below(250)));
-        } else {
-            let daemon = Daemon::start(&data);
-            let settings = settings(&daemon);
-            let work = runtime.spawn(work(settings, round, Arc::clone(&known)));
-            std::thread::sleep(Duration::from_millis(20 + dice.below(200)));
-            daemon.kill();
-            runtime.block_on(work).unwrap();
-        }
-    }
+    let kills = Kills {
+        count: Kills::count("KEYWRIGHT_KILLS", 100),
+        starts: 4,
+        least_ms: 20,
+        work_ms: 200,
+        seed: 0x5eed_1234_abcd_0001,
+    };
+    kills.run(
+        &data,
+        |daemon, round| runtime.spawn(work(daemon.settings(), round, Arc::clone(&known))),
+        |work| runtime.block_on(work).unwrap(),
+    );
+    let kills = kills.count;
     let known = Arc::into_inner(known).unwrap().into_inner().unwrap();
     println!(
         "{kills} kills, {} keys and {} envelopes acknowledged",
@@ -106,7 +79,7 @@ fn nothing_acknowledged_is_lost() {
     );
 
     let daemon = Daemon::start(&data);
-    runtime.block_on(check(&settings(&daemon), &known));
+    runtime.block_on(check(&daemon.settings(), &known));
     let log = daemon.log();
     assert!(daemon.stop().success());
     verify(&data);

@@ -30,7 +30,7 @@ use keywright_client::{
     },
 };
 use keywright_pki::revoked_serials;
-use keywright_softhsm_tests::daemon::{Daemon, start_and_kill};
+use keywright_softhsm_tests::{daemon::Daemon, kills::Kills};
 use rcgen::{CertificateParams, KeyPair};
 
 const ISSUER: &str = "dev-issuer";
@@ -83,33 +83,8 @@ impl Known {
     }
 }
 
-/// A small generator, so that a failing run can be told apart from another.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
-}
-
-fn settings(daemon: &Daemon) -> Settings {
-    Settings {
-        addr: Some(daemon.addr.to_string()),
-        ca: Some(daemon.dir.join("ca.pem")),
-        cert: Some(daemon.dir.join("certs/developer.pem")),
-        key: Some(daemon.dir.join("certs/developer.key")),
-    }
-}
-
 #[test]
 fn every_certificate_is_on_record_and_every_revocation_on_the_next_list() {
-    let kills: u64 = std::env::var("KEYWRIGHT_PKI_KILLS")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(200);
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -118,23 +93,26 @@ fn every_certificate_is_on_record_and_every_revocation_on_the_next_list() {
         .build()
         .unwrap();
     let known = Arc::new(Mutex::new(Known::default()));
-    let mut dice = Dice(0x5eed_9a11_abcd_0004);
-    for round in 0..kills {
-        if dice.below(8) == 0 {
-            start_and_kill(&data, Duration::from_millis(dice.below(250)));
-        } else {
-            let daemon = Daemon::start(&data);
-            let settings = settings(&daemon);
+    let kills = Kills {
+        count: Kills::count("KEYWRIGHT_PKI_KILLS", 200),
+        starts: 8,
+        least_ms: 5,
+        work_ms: 100,
+        seed: 0x5eed_9a11_abcd_0004,
+    };
+    kills.run(
+        &data,
+        |daemon, round| {
+            let settings = daemon.settings();
             runtime.block_on(settle(&settings, &known));
-            let work = runtime.spawn(work(settings, round, Arc::clone(&known)));
-            std::thread::sleep(Duration::from_millis(5 + dice.below(100)));
-            daemon.kill();
-            runtime.block_on(work).unwrap();
-        }
-    }
+            runtime.spawn(work(settings, round, Arc::clone(&known)))
+        },
+        |work| runtime.block_on(work).unwrap(),
+    );
+    let kills = kills.count;
     let daemon = Daemon::start(&data);
-    runtime.block_on(settle(&settings(&daemon), &known));
-    runtime.block_on(check(&settings(&daemon), &known.lock().unwrap()));
+    runtime.block_on(settle(&daemon.settings(), &known));
+    runtime.block_on(check(&daemon.settings(), &known.lock().unwrap()));
     assert!(daemon.stop().success());
     let known = Arc::into_inner(known).unwrap().into_inner().unwrap();
     audited(&data, &known);

@@ -48,12 +48,13 @@ openssl req -new -key api.key -subj / | keywright pki sign --profile service-tls
     /// Make a key here and have it certified. The key is never sent anywhere.
     #[command(after_help = "Examples:\n  \
 keywright pki issue --profile service-tls --dns api.example.internal --key-out api.key --out api.pem --chain chain.pem\n  \
-keywright pki issue --profile spiffe-svid --uri spiffe://example.internal/ns/shop/sa/cart --key-type ed25519 --key-out svid.key --out svid.pem")]
+keywright pki issue --profile spiffe-svid --uri spiffe://example.internal/ns/shop/sa/cart --key-type ed25519 --key-out svid.key --out svid.pem --full-chain svid-full.pem")]
     Issue(Issue),
     /// A new certificate for one that is still good: connects with it instead of your own.
     #[command(after_help = "Examples:\n  \
-keywright pki renew --cert api-full.pem --key api.key --out api.pem --full-chain api-full.pem\n  \
-keywright pki renew --cert api-full.pem --key api.key --new-key-out api-2.key --out api-2.pem")]
+keywright pki renew --cert svid-full.pem --key svid.key --out svid.pem --full-chain svid-full.pem\n  \
+keywright pki renew --cert svid-full.pem --key svid.key --new-key-out svid-2.key --out svid-2.pem\n\n\
+The certificate must carry a SPIFFE id (profile spiffe-svid, or any with such a name): it is who renews.")]
     Renew(Renew),
     /// Take a certificate back, for ever.
     #[command(after_help = "Examples:\n  \

@@ -60,7 +60,8 @@ pub enum Write {
         /// Which.
         name: CertificateRef,
     },
-    /// From now on it is revoked; what is revoked already stays as it was.
+    /// From now on it is revoked; what is revoked already stays as it was, but for its reason
+    /// when the new one is that the key was compromised.
     Revoke {
         /// Which.
         name: CertificateRef,

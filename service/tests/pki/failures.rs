@@ -74,7 +74,11 @@ async fn an_issuer_that_is_stopped_or_has_lost_its_key_signs_nothing() {
         .find(|a| a.issuer.name.as_str() == "int-a")
         .unwrap();
     it.device.lose_key(int.issuer.key.object);
-    assert_ne!(refused(&it).await, "ISSUER_STATE");
+    let key = KeyPair::generate().unwrap();
+    let request = sign(csr(&key, vec![dns(NAME)]));
+    let status = issue(&it, "red", "service", request).await.unwrap_err();
+    assert_eq!(reason(&status), "ISSUER_STATE");
+    assert!(status.message().contains("not in the HSM"), "{status:?}");
     assert_eq!(issuer(&it, "int-a").await.alarm, "");
 }
 

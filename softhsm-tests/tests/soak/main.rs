@@ -27,7 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keywright_client::{Client, Settings, audit, proto};
+use keywright_client::{Client, audit, proto};
 use keywright_softhsm_tests::daemon::Daemon;
 use tally::Tally;
 use tempfile::tempdir;
@@ -98,12 +98,7 @@ fn mixed_work_of_many_clients_makes_no_error_and_no_leak() {
 
 /// All clients at once; what they did, and the memory of the daemon over the time.
 async fn soak(daemon: &Daemon, length: Duration) -> (Tally, Vec<u64>) {
-    let settings = Settings {
-        addr: Some(daemon.addr.to_string()),
-        ca: Some(daemon.dir.join("ca.pem")),
-        cert: Some(daemon.dir.join("certs/developer.pem")),
-        key: Some(daemon.dir.join("certs/developer.key")),
-    };
+    let settings = daemon.settings();
     let first = Client::connect(&settings).await.unwrap();
     for (name, spec) in [
         (DATA, proto::KeySpec::Aes256),

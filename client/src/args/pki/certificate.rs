@@ -24,7 +24,8 @@ pub(crate) struct Request {
     /// A URI, such as a SPIFFE id; repeat for more.
     #[arg(long, value_name = "URI")]
     pub(crate) uri: Vec<String>,
-    /// How long it is good: 90s, 5m, 24h, 30d. Left out: the profile's default.
+    /// How long it is good, its backdate included: 90s, 5m, 24h, 30d. Left out: the
+    /// profile's default.
     #[arg(long, value_name = "TIME", value_parser = span)]
     pub(crate) ttl: Option<Span>,
     /// 16 to 64 characters; the same for every try of one request. Left out: made from
@@ -97,7 +98,8 @@ pub(crate) struct Renew {
     /// Overwrite a file that is at --new-key-out: the key in it is gone.
     #[arg(long, requires = "new_key_out")]
     pub(crate) force: bool,
-    /// How long it is good: 90s, 5m, 24h, 30d. Left out: the profile's default.
+    /// How long it is good, its backdate included: 90s, 5m, 24h, 30d. Left out: the
+    /// profile's default.
     #[arg(long, value_name = "TIME", value_parser = span)]
     pub(crate) ttl: Option<Span>,
     /// 16 to 64 characters; the same for every try of one request. Left out: made from

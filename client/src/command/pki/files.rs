@@ -90,6 +90,27 @@ pub(super) fn private_key(path: &Path) -> Result<KeyPair, Failure> {
     })
 }
 
+/// A certificate never takes the place of a private key: `--out` for `--key-out`.
+pub(super) fn no_key_is_lost(path: &Path) -> Result<(), Failure> {
+    const PEM_KEY: &[u8] = b"PRIVATE KEY-----";
+    let Ok(file) = std::fs::File::open(path) else {
+        return Ok(());
+    };
+    if !file.metadata().is_ok_and(|m| m.is_file()) {
+        return Ok(());
+    }
+    let mut bytes = Vec::new();
+    let read = file.take(FILE_BYTES).read_to_end(&mut bytes);
+    if read.is_ok() && bytes.windows(PEM_KEY.len()).any(|w| w == PEM_KEY) {
+        let text = format!(
+            "{} holds a private key, which would be lost; name another file",
+            path.display()
+        );
+        return Err(Failure::new(FailureKind::State, text));
+    }
+    Ok(())
+}
+
 /// DER begins with a SEQUENCE; anything else should be PEM.
 fn parts<T: PemObject + From<Vec<u8>>>(bytes: &[u8], what: &str) -> Result<Vec<T>, String> {
     if bytes.first() == Some(&0x30) {
@@ -226,6 +247,15 @@ mod tests {
         }
         let failure = certificates(Path::new("/nowhere/a.pem")).unwrap_err();
         assert_eq!(failure.kind(), FailureKind::Other);
+    }
+
+    #[test]
+    fn a_private_key_is_never_written_over() {
+        let (key, cert) = made();
+        let failure = no_key_is_lost(file(key.serialize_pem().as_bytes()).path()).unwrap_err();
+        assert_eq!(failure.kind(), FailureKind::State);
+        assert!(no_key_is_lost(file(cert.pem().as_bytes()).path()).is_ok());
+        assert!(no_key_is_lost(Path::new("/nowhere")).is_ok());
     }
 
     #[test]

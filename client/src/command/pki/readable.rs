@@ -24,6 +24,8 @@ pub(super) struct Reading {
     lines: Vec<(String, String)>,
     /// As in the certificate, big-endian; empty for a request.
     pub(super) serial: Vec<u8>,
+    /// A certificate of an authority (RFC 5280 §4.2.1.9).
+    pub(super) is_ca: bool,
     /// SHA-256 of the SubjectPublicKeyInfo.
     pub(super) spki_sha256: [u8; 32],
 }
@@ -93,6 +95,7 @@ fn tbs_lines(tbs: &TbsCertificate<'_>) -> Reading {
     Reading {
         lines,
         serial: tbs.raw_serial().to_vec(),
+        is_ca: tbs.is_ca(),
         spki_sha256,
     }
 }
@@ -112,6 +115,7 @@ fn info_lines(info: &X509CertificationRequestInfo<'_>) -> Reading {
     Reading {
         lines,
         serial: Vec::new(),
+        is_ca: false,
         spki_sha256,
     }
 }

@@ -25,8 +25,27 @@ pub(super) async fn revoke(
 ) -> Result<(), Failure> {
     let request = message(&what)?;
     let client = Client::connect(settings).await?;
+    // Of a certificate that is only named nobody can see what it is. Who proves to hold the
+    // key holds no authority's.
+    if !what.yes
+        && what.key.is_none()
+        && let Some(revoke_request::Target::Ref(name)) = &request.target
+    {
+        let (record, _) = client.certificate(&name.issuer, &name.serial).await?;
+        not_an_authoritys(&readable::certificate(&record.certificate_der)?)?;
+    }
     let answer = client.revoke(request).await?;
     said(&answer.revoked, Some(answer.already), output)
+}
+
+fn not_an_authoritys(certificate: &readable::Reading) -> Result<(), Failure> {
+    if certificate.is_ca {
+        return Err(Failure::new(
+            FailureKind::Usage,
+            "this is the certificate of an authority: it and what is below it never issue again; say --yes",
+        ));
+    }
+    Ok(())
 }
 
 fn message(what: &Revoke) -> Result<RevokeRequest, Failure> {
@@ -41,6 +60,9 @@ fn message(what: &Revoke) -> Result<RevokeRequest, Failure> {
         (Some(path), _, _) => {
             let der = files::certificate(path)?;
             let reading = readable::certificate(&der)?;
+            if !what.yes {
+                not_an_authoritys(&reading)?;
+            }
             let target = revoke_request::Target::CertificateDer(der.to_vec().into());
             (target, reading.serial, Some(reading.spki_sha256))
         }
@@ -154,6 +176,19 @@ mod tests {
         assert_eq!(request.reason, 1);
         assert!(request.key_proof_csr_der.is_empty());
         assert!(message(&by_serial(Cause::Superseded)).is_ok());
+    }
+
+    #[test]
+    fn an_authority_needs_a_yes() {
+        let mut params = CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let ca = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let cert = file(&ca.pem());
+        let mut what = by_serial(Cause::Superseded);
+        what.target.cert = Some(cert.path().to_owned());
+        assert_eq!(message(&what).unwrap_err().kind(), FailureKind::Usage);
+        what.yes = true;
+        assert!(message(&what).is_ok());
     }
 
     #[test]

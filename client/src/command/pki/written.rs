@@ -27,7 +27,10 @@ impl Outputs {
     pub(super) fn open(named: Written, key: Option<(Sink, String)>) -> Result<Self, Failure> {
         let open = |path: &Option<std::path::PathBuf>| {
             path.as_deref()
-                .map(|path| Sink::open(Some(path), false))
+                .map(|path| {
+                    files::no_key_is_lost(path)?;
+                    Sink::open(Some(path), false)
+                })
                 .transpose()
         };
         Ok(Self {

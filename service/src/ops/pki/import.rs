@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use keywright_pki::IssuerCert;
+use keywright_pki::{IssuerCert, SubjectKey, check_import};
 
 use super::{
     ceremony::{changed, on_record},
@@ -60,22 +60,13 @@ pub async fn import_issuer(
             "its chain up to and with the root is missing".into(),
         ));
     }
-    let read = IssuerCert::from_chain(&all).map_err(|e| refused(e.to_string()))?;
-    let key = waiting
-        .issuer
-        .key
-        .public()
-        .map_or(&[][..], |key| key.spki());
-    if read.key().spki() != key {
-        return Err(refused(
-            "it is for another key than this authority's".into(),
-        ));
-    }
-    if read.not_after() < seconds(call.now_ms) {
-        return Err(refused("it has expired".into()));
-    }
+    IssuerCert::from_chain(&all).map_err(|e| refused(e.to_string()))?;
+    let public = waiting.issuer.key.public();
+    let key = SubjectKey::from_spki(public.map_or(&[][..], |key| key.spki()))
+        .map_err(|e| Error::internal(format!("the public key on record: {e}")))?;
     // By itself: constraints of those above are not its own.
-    let own = IssuerCert::from_der(&request.certificate).map_err(|e| refused(e.to_string()))?;
+    let own = check_import(&request.certificate, &key, seconds(call.now_ms))
+        .map_err(|e| refused(e.to_string()))?;
     if let Some(why) = waiting.spec.misfit(&own) {
         return Err(refused(format!(
             "it is not what was approved: {why}; ask the external root for another, or plan anew"

@@ -8,6 +8,7 @@ use super::{ceremony::CEREMONY, ocsp::OCSP};
 use crate::{
     authority::{AuthorityName, Profile, ProfileRecord},
     error::{Error, Reason, Result},
+    key::TenantId,
     ops::{App, Call},
     policy::act,
     store::StoreError,
@@ -30,6 +31,7 @@ pub async fn put_profile(app: &Arc<App>, call: &mut Call, text: String) -> Resul
         )));
     }
     kept(&rules).map_err(|text| refused(text.into()))?;
+    issuers_exist(app, tenant, &rules).map_err(refused)?;
     let version = rules.version();
     call.entry
         .detail
@@ -63,6 +65,28 @@ pub async fn put_profile(app: &Arc<App>, call: &mut Call, text: String) -> Resul
         e => e.into(),
     })?;
     Ok(change.publish_profile(Profile { record, rules }))
+}
+
+/// A profile that could never issue is a mistake that somebody else would meet.
+fn issuers_exist(
+    app: &App,
+    tenant: TenantId,
+    rules: &keywright_pki::Profile,
+) -> std::result::Result<(), String> {
+    for name in rules.issuers() {
+        let parsed = AuthorityName::parse(name).map_err(|e| format!("issuer {name}: {e}"))?;
+        let Some(authority) = app.authorities.issuer(tenant, &parsed) else {
+            return Err(format!(
+                "there is no issuer {name}; plan it first: keywright pki ceremony plan"
+            ));
+        };
+        if authority.issuer.is_root() {
+            return Err(format!(
+                "{name} is a root, which signs authorities and nothing else; name an intermediate"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// One version of a profile, or its newest; also a retired one.

@@ -155,7 +155,7 @@ pub async fn block_key(
     revoke_all(app, tenant, &spki, revocation).await
 }
 
-/// Everything that is good and carries the key, also what is being signed just now.
+/// Everything that carries the key, also what is being signed just now.
 async fn revoke_all(
     app: &App,
     tenant: TenantId,
@@ -173,11 +173,8 @@ async fn revoke_all(
         let records = app.store.search(tenant, &what).await?;
         for record in &records {
             let name = &record.intended.name;
-            let good = matches!(
-                record.state,
-                CertificateState::Issued | CertificateState::Intended
-            );
-            if good && revoke_one(app, name, revocation).await? {
+            if record.state != CertificateState::Failed && revoke_one(app, name, revocation).await?
+            {
                 let authority = app.authorities.issuer_by_id(tenant, name.issuer);
                 revoked.extend(authority.map(|a| (a.issuer.name.clone(), name.serial)));
             }
@@ -192,7 +189,7 @@ async fn revoke_all(
     }
 }
 
-/// True when it was good until now.
+/// True when it was good until now, or revoked for a lesser reason.
 async fn revoke_one(app: &App, name: &CertificateRef, revocation: Revocation) -> Result<bool> {
     let write = Write::Revoke {
         name: name.clone(),

@@ -44,6 +44,11 @@ pub(super) async fn sign<T: Document>(
             Err(hsm::Error::new(hsm::Kind::Fault, text))
         })
         .map_err(|e| match e.kind() {
+            hsm::Kind::NoSuchKey => {
+                error!(object = %key.object, "the HSM does not have an issuer's key");
+                let text = "the issuer's key is not in the HSM: nothing was signed; the operator must bring the token with it back, or make another issuer";
+                NotSigned::Refused(Error::new(Reason::IssuerState, text).because(e.to_string()))
+            }
             hsm::Kind::Busy | hsm::Kind::Unsupported | hsm::Kind::Blocked => {
                 NotSigned::Refused(e.into())
             }

@@ -259,6 +259,7 @@ async fn used_keys(store: &dyn Store, first: &Intended) {
         Written::NotThere,
         "revoked while it was made"
     );
+    worse_reason(store).await;
     assert_eq!(
         one(store, begin(&same_key(4), 0, LATER)).await,
         Written::KeyUsed
@@ -276,6 +277,31 @@ async fn used_keys(store: &dyn Store, first: &Intended) {
         Written::Blocked
     );
     assert_eq!(standing(&[5; 32], LATER).await, KeyStanding::Blocked);
+}
+
+/// Who learns later that the key was lost says so; nothing makes that good again.
+async fn worse_reason(store: &dyn Store) {
+    let name = intended(1, "").name;
+    let revoke = async |reason, revoked_ms| {
+        let revocation = Revocation {
+            revoked_ms,
+            reason,
+            invalidity_ms: None,
+        };
+        let name = name.clone();
+        one(store, Write::Revoke { name, revocation }).await
+    };
+    assert_eq!(revoke(Reason::CaCompromise, 80).await, Written::NotThere);
+    assert_eq!(revoke(Reason::KeyCompromise, 90).await, Written::Done);
+    assert_eq!(revoke(Reason::KeyCompromise, 91).await, Written::NotThere);
+    let found = store.certificate(tenant().id, &name).await.unwrap();
+    let found = found.unwrap();
+    let revocation = found.revocation.unwrap();
+    assert_eq!(
+        (revocation.reason, revocation.revoked_ms),
+        (Reason::KeyCompromise, REVOCATION.revoked_ms)
+    );
+    assert!(!found.certificate.is_empty(), "it is still on record");
 }
 
 async fn searches(store: &dyn Store) {

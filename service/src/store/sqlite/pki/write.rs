@@ -79,14 +79,14 @@ pub(super) async fn write(
 
 async fn together(tx: &mut Transaction<'static, Any>, writes: &[Write]) -> Result<Vec<Written>> {
     let finishes: Vec<Finish<'_>> = writes.iter().filter_map(finish_of).collect();
-    let finished = finish(tx, &finishes).await?;
+    let mut finished = finish(tx, &finishes).await?;
     let begins: Vec<Begin<'_>> = writes.iter().filter_map(begin_of).collect();
     let mut begun = begin(tx, &begins).await?.into_iter();
     let mut written = Vec::with_capacity(writes.len());
     for one in writes {
         written.push(match one {
             Write::Begin { .. } => begun.next().unwrap_or(Written::NotThere),
-            Write::Finish { name, .. } => done(finished.contains(name)),
+            Write::Finish { name, .. } => done(finished.remove(name)),
             Write::Fail { name } => fail(tx, name).await?,
             Write::Lose { name } => {
                 clear_request(tx, name).await?;
@@ -144,10 +144,11 @@ fn finish_text(rows: usize) -> String {
 
 /// Why a certificate could not begin is asked only then.
 async fn begin(tx: &mut Transaction<'static, Any>, begins: &[Begin<'_>]) -> Result<Vec<Written>> {
-    let inserted = insert(tx, begins).await?;
+    let mut inserted = insert(tx, begins).await?;
     let mut written = Vec::with_capacity(begins.len());
     for one in begins {
-        written.push(if inserted.contains(&one.intended.name) {
+        // Once: a twin in the same group has its serial taken.
+        written.push(if inserted.remove(&one.intended.name) {
             Written::Done
         } else {
             not_inserted(tx, *one).await?
@@ -348,9 +349,13 @@ async fn revoke(
 ) -> Result<Written> {
     let changed = sqlx::query(
         // One that was begun and never finished may have been signed all the same.
-        "UPDATE certificates SET state = 'revoked', revoked_ms = $1, reason = $2,
-             invalidity_ms = $3, der = CASE state WHEN 'issued' THEN der ELSE x'' END
-         WHERE issuer_id = $4 AND serial = $5 AND state IN ('issued', 'intended')",
+        // A key that turns out to be lost makes an earlier reason worse, never better.
+        "UPDATE certificates SET state = 'revoked', reason = $2, invalidity_ms = $3,
+             revoked_ms = CASE state WHEN 'revoked' THEN revoked_ms ELSE $1 END,
+             der = CASE state WHEN 'intended' THEN x'' ELSE der END
+         WHERE issuer_id = $4 AND serial = $5
+           AND (state IN ('issued', 'intended')
+                OR (state = 'revoked' AND $2 = 1 AND reason <> 1))",
     )
     .bind(revocation.revoked_ms)
     .bind(i64::from(revocation.reason.code()))
