@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     Connector, Dek, KeyEvidence, KeyRef, KeySpec, Lane, ModuleEvidence, NewKey, ObjectId, Observer,
-    Op, PublicKey, Result, State, Times, Token, TokenObject, WrappedDek,
+    Op, PublicKey, Result, State, Times, Token, TokenObject, Unverified, WrappedDek,
     error::{Error, Kind, Remedy},
     job::{Decrypt, Mac, Rewrap, Sign, Unwrap},
     key::os_random,
@@ -61,14 +61,15 @@ fn public(job: &Sign) -> Result<&PublicKey> {
 }
 
 /// The signature, when the public key says so.
-fn verified(job: &Sign, signature: Vec<u8>) -> Result<Vec<u8>> {
-    match public(job)?.verify(job.how, &job.input, &signature) {
-        Ok(()) => Ok(signature),
+fn verified(job: &Sign, signature: Unverified) -> Result<Vec<u8>> {
+    let key = public(job)?;
+    signature.checked(|bytes| match key.verify(job.how, &job.input, bytes) {
+        Ok(()) => Ok(bytes.to_vec()),
         Err(_) => Err(Error::new(
             Kind::BadSignature,
             "the token made a signature that does not verify",
         )),
-    }
+    })
 }
 
 type Job = Box<dyn FnOnce(&mut dyn Token) + Send>;
@@ -190,30 +191,37 @@ impl Hsm {
     /// What went wrong for one input stands in its place.
     pub async fn sign(&self, jobs: Vec<Sign>, deadline: Instant) -> Vec<Result<Vec<u8>>> {
         let asked = jobs.clone();
-        let made = self
-            .batched(Op::Sign, jobs, deadline, |token, job| {
-                // One that nobody could verify is not made.
-                public(job)?;
-                token.sign(&job.key, job.how, &job.input)
-            })
-            .await;
+        let made = self.sign_unverified(jobs, deadline).await;
         let count = made.len();
-        let verify = move || {
+        // Not by the worker: the token would stand still meanwhile.
+        let verified = tokio::task::spawn_blocking(move || {
             let pairs = made.into_iter().zip(&asked);
             pairs
                 .map(|(signature, job)| verified(job, signature?))
                 .collect()
-        };
-        // Not by the worker: the token would stand still meanwhile. To hand a single one to
-        // another thread costs as much as to verify it.
-        if count == 1 {
-            return verify();
-        }
-        let verified = tokio::task::spawn_blocking(verify);
+        });
         verified.await.unwrap_or_else(|e| {
             let lost = Error::new(Kind::Fault, format!("verifying signatures: {e}"));
             vec![Err(lost); count]
         })
+    }
+
+    /// The same for who verifies by itself, over the bytes that it will give out.
+    ///
+    /// # Errors
+    /// What went wrong for one input stands in its place.
+    pub async fn sign_unverified(
+        &self,
+        jobs: Vec<Sign>,
+        deadline: Instant,
+    ) -> Vec<Result<Unverified>> {
+        self.batched(Op::Sign, jobs, deadline, |token, job| {
+            // One that nobody could verify is not made.
+            public(job)?;
+            let signature = token.sign(&job.key, job.how, &job.input)?;
+            Ok(Unverified::new(signature))
+        })
+        .await
     }
 
     /// MACs of messages, each with its own outcome, in order.

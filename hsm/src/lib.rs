@@ -27,6 +27,7 @@ mod pin;
 pub mod pkcs11;
 mod public;
 mod token;
+mod unverified;
 
 #[cfg(feature = "fake")]
 pub mod conformance;
@@ -46,3 +47,4 @@ pub use observe::{Observer, Op, Silent, Times};
 pub use pin::{Pin, PinSource};
 pub use public::{Oaep, PublicKey};
 pub use token::{Connector, Lane, State, Token};
+pub use unverified::Unverified;

@@ -34,14 +34,16 @@ pub struct SqliteStore {
 
 const CANARY: &str = "canary";
 const ANCHOR: &str = "audit_anchor";
-/// Settings that make a commit durable and two processes polite; 32 MiB of pages stay in
-/// memory, because serials and digests are random and touch them all.
-const PRAGMAS: [&str; 5] = [
+/// Settings that make a commit durable and two processes polite. 32 MiB of pages stay in
+/// memory, and as many gather in the log before they are copied: serials and digests are
+/// random and touch them all, again and again.
+const PRAGMAS: [&str; 6] = [
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
     "PRAGMA busy_timeout = 5000",
     "PRAGMA foreign_keys = ON",
     "PRAGMA cache_size = -32768",
+    "PRAGMA wal_autocheckpoint = 8192",
 ];
 
 impl SqliteStore {

@@ -37,7 +37,8 @@ pub(super) async fn sign<T: Document>(
         how,
         input: input.into(),
     };
-    let signature = app.hsm.sign(vec![job], deadline).await.pop();
+    // Verified with the document it belongs to, in `attach`.
+    let signature = app.hsm.sign_unverified(vec![job], deadline).await.pop();
     let signature = signature
         .unwrap_or_else(|| {
             let text = "the HSM answered nothing";
@@ -52,17 +53,13 @@ pub(super) async fn sign<T: Document>(
             hsm::Kind::Busy | hsm::Kind::Unsupported | hsm::Kind::Blocked => {
                 NotSigned::Refused(e.into())
             }
-            hsm::Kind::BadSignature => {
-                error!(error = %e, "a signature failed its self-check");
-                NotSigned::SelfCheck(SelfCheckFailed::Signature)
-            }
             _ => NotSigned::Unknown(e.into()),
         })?;
-    let signature = match key.spec {
-        KeySpec::Ec(_) => ecdsa_to_der(&signature).unwrap_or_default(),
-        _ => signature,
-    };
-    unsigned.attach(&signature).map_err(|e| {
+    let attached = signature.checked(|bytes| match key.spec {
+        KeySpec::Ec(_) => unsigned.attach(&ecdsa_to_der(bytes).unwrap_or_default()),
+        _ => unsigned.attach(bytes),
+    });
+    attached.map_err(|e| {
         error!(error = %e, "a signature failed its self-check");
         NotSigned::SelfCheck(e)
     })
