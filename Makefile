@@ -4,7 +4,7 @@
 
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 # A daemon or test that finds no memory to lock says so and goes on.
-.PHONY: help setup build release demo test test-rust test-clients test-otel test-long model soak docs bench bench-smoke fuzz fmt lint deny clean
+.PHONY: help setup build release demo test test-rust test-clients test-otel test-long model histories soak docs bench bench-smoke fuzz fmt lint deny clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -32,11 +32,14 @@ test-clients: build ## a second client in another language, the snippets of docs
 test-otel: build ## the optional feature otel
 	cargo test --locked -p keywright-service --features otel --test traces
 
-test-long: test model soak ## every test, and those that take minutes
+test-long: test histories soak ## every test, and those that take minutes
 
 KEYWRIGHT_MODEL_HISTORIES ?= 2000
 
-model: build ## random histories of eight clients against a model of the lifecycle (KEYWRIGHT_MODEL_HISTORIES)
+model: setup ## the protocols of many nodes, checked with Spin in all their states
+	docs/models/check
+
+histories: build ## random histories of eight clients against a model of the lifecycle (KEYWRIGHT_MODEL_HISTORIES)
 	KEYWRIGHT_MODEL_HISTORIES=$(KEYWRIGHT_MODEL_HISTORIES) \
 	  cargo test --locked --release -p keywright-service --test model -- --nocapture
 
