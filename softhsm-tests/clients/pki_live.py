@@ -170,7 +170,7 @@ class Appliance:
     def revoke(self, issuer, certificate, reason):
         serial = x509.load_der_x509_certificate(certificate).serial_number
         digits = f"{serial:x}"
-        self.run("pki", "revoke", "--issuer", issuer, "--serial", digits.zfill(len(digits) + len(digits) % 2),
+        self.run("pki", "revoke", "--yes", "--issuer", issuer, "--serial", digits.zfill(len(digits) + len(digits) % 2),
                  "--reason", reason, *(["--yes"] if reason == "key-compromise" else []))
 
     def ask(self, chain, serial, expected, *options):
