@@ -171,7 +171,7 @@ class Appliance:
         serial = x509.load_der_x509_certificate(certificate).serial_number
         digits = f"{serial:x}"
         self.run("pki", "revoke", "--yes", "--issuer", issuer, "--serial", digits.zfill(len(digits) + len(digits) % 2),
-                 "--reason", reason, *(["--yes"] if reason == "key-compromise" else []))
+                 "--reason", reason)
 
     def ask(self, chain, serial, expected, *options):
         """OpenSSL's client asks the door, verifies, and hears what is expected."""
