@@ -191,6 +191,16 @@ async fn a_bad_profile_says_where() {
             "keyCertSign",
         ),
         (
+            next.replace("\"int-a\"", "\"int-z\""),
+            "TEXT_REFUSED",
+            "no issuer int-z",
+        ),
+        (
+            next.replace("\"int-a\"", "\"root\""),
+            "TEXT_REFUSED",
+            "is a root",
+        ),
+        (
             next.clone() + "[authz]\napprove = \"two-person\"\n",
             "TEXT_REFUSED",
             "authz.approve",
