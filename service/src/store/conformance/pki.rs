@@ -298,8 +298,11 @@ async fn worse_reason(store: &dyn Store) {
     let found = found.unwrap();
     let revocation = found.revocation.unwrap();
     assert_eq!(
-        (revocation.reason, revocation.revoked_ms),
-        (Reason::KeyCompromise, REVOCATION.revoked_ms)
+        revocation,
+        Revocation {
+            reason: Reason::KeyCompromise,
+            ..REVOCATION
+        }
     );
 }
 

@@ -349,8 +349,10 @@ async fn revoke(
 ) -> Result<Written> {
     let changed = sqlx::query(
         // One that was begun and never finished may have been signed all the same.
-        // A key that turns out to be lost makes an earlier reason worse, never better.
-        "UPDATE certificates SET state = 'revoked', reason = $2, invalidity_ms = $3,
+        // A key that turns out to be lost makes an earlier reason worse, never better
+        // (1 of RFC 5280 5.3.1), and takes no date away.
+        "UPDATE certificates SET state = 'revoked', reason = $2,
+             invalidity_ms = CASE $3 WHEN 0 THEN invalidity_ms ELSE $3 END,
              revoked_ms = CASE state WHEN 'revoked' THEN revoked_ms ELSE $1 END,
              der = CASE state WHEN 'intended' THEN x'' ELSE der END
          WHERE issuer_id = $4 AND serial = $5
