@@ -4,7 +4,7 @@
 
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 # A daemon or test that finds no memory to lock says so and goes on.
-.PHONY: help setup build release demo test test-rust test-clients test-otel test-long model histories soak docs bench bench-smoke fuzz fmt lint deny clean
+.PHONY: help setup build release demo test test-rust test-clients test-otel test-long model histories soak rewrap-million docs bench bench-smoke fuzz fmt lint deny clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -24,7 +24,7 @@ demo: build ## the main job on a real file and a real PKCS#11 module
 test: build test-rust test-clients ## every test
 
 test-rust: build
-	cargo test --locked --workspace --exclude keywright-benches
+	cargo test --locked --workspace
 
 test-clients: build ## a second client in another language, the snippets of docs/clients.md, and what others say of our certificates
 	@softhsm-tests/clients/run
@@ -32,7 +32,7 @@ test-clients: build ## a second client in another language, the snippets of docs
 test-otel: build ## the optional feature otel
 	cargo test --locked -p keywright-service --features otel --test traces
 
-test-long: test histories soak ## every test, and those that take minutes
+test-long: test histories soak rewrap-million ## every test, and those that take minutes
 
 KEYWRIGHT_MODEL_HISTORIES ?= 2000
 
@@ -49,6 +49,12 @@ soak: release ## 64 clients that do everything at once, for five minutes (KEYWRI
 	KEYWRIGHT_SOAK_SECONDS=$(KEYWRIGHT_SOAK_SECONDS) KEYWRIGHT_BINARIES=$(CURDIR)/target/release \
 	  cargo test --locked -p keywright-softhsm-tests --test soak -- --nocapture
 
+KEYWRIGHT_REWRAP_ROWS ?= 1000000
+
+rewrap-million: release ## a table of a million rows off its old versions, killed ten times (KEYWRIGHT_REWRAP_ROWS)
+	KEYWRIGHT_REWRAP_ROWS=$(KEYWRIGHT_REWRAP_ROWS) KEYWRIGHT_BINARIES=$(CURDIR)/target/release \
+	  cargo test --locked -p keywright-softhsm-tests --test rewrap -- --nocapture
+
 docs: ## the reference of docs/clients.md, from the comments of the .proto files
 	@softhsm-tests/clients/run reference.py
 
@@ -57,7 +63,7 @@ bench: release ## throughput against an echo of the same bytes and the token its
 	cargo bench --locked -p keywright-benches --bench pki --bench envelope --bench hsm
 
 bench-smoke: build ## does every benchmark still run? no figures
-	cargo test --locked -p keywright-benches --benches -- --test
+	cargo test --locked --workspace --bench end_to_end --bench envelope --bench hsm --bench pki -- --test
 
 fuzz: setup ## each fuzz target for a minute (needs nightly and cargo-fuzz)
 	@for target in $$(cd fuzz && cargo +nightly fuzz list); do \

@@ -100,6 +100,7 @@ fn main() {
         from: unwrap.clone(),
         to: two,
         to_aad: aad,
+        verify: false,
     };
 
     let mut c = Criterion::default().configure_from_args();

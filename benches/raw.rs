@@ -20,7 +20,7 @@ use std::{
 
 use crate::desk::Desk;
 use keywright_hsm::{
-    Connector, Curve, Hash, KeyRef, KeySpec, Lane, ObjectId, Pin, PinSource, Signing,
+    Connector, Curve, Dek, Hash, KeyRef, KeySpec, Lane, ObjectId, Pin, PinSource, Signing,
     pkcs11::{self, Device, NewToken, TokenConfig, provision},
 };
 
@@ -30,6 +30,7 @@ pub const FLAG: &str = "--raw";
 pub const SOFTHSM2: &str = "/usr/lib/softhsm/libsofthsm2.so";
 const LABEL: &str = "raw";
 const PIN: &str = "123456";
+const AAD: [u8; 56] = [1; 56];
 
 /// What the token is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub enum Work {
     Sign,
     /// HMAC-SHA-256 of 64 bytes.
     Mac,
+    /// A wrapped DEK opened under one key and wrapped under another.
+    Rewrap,
     /// A whole certificate with one such signature: request, profile, lint, self-check.
     Issue,
 }
@@ -164,6 +167,7 @@ pub fn serve_raw(module: PathBuf) {
         key(KeySpec::Ec(Curve::P256)),
         key(KeySpec::Hmac(Hash::Sha256)),
     );
+    let wrapping = key(KeySpec::Aes256);
     for order in std::io::stdin().lines() {
         let order = order.unwrap();
         let words: Vec<&str> = order.split(' ').collect();
@@ -179,6 +183,7 @@ pub fn serve_raw(module: PathBuf) {
             ["Sign", threads, millis] => timed(Work::Sign, &pair, threads, millis),
             ["Issue", threads, millis] => timed(Work::Issue, &pair, threads, millis),
             ["Mac", threads, millis] => timed(Work::Mac, &secret, threads, millis),
+            ["Rewrap", threads, millis] => timed(Work::Rewrap, &wrapping, threads, millis),
             ["Lint"] => Desk::open(admin.as_mut(), &pair).lint().as_secs_f64() * 1e6,
             ["Crl", entries] => {
                 let entries = entries.parse().unwrap();
@@ -207,10 +212,17 @@ fn measure(
             thread::spawn(move || {
                 let mut token = device.connect(Lane::Work).unwrap();
                 let desk = (work == Work::Issue).then(|| Desk::open(token.as_mut(), &key));
+                let wrapped = (work == Work::Rewrap)
+                    .then(|| token.wrap(&key, &AAD, &Dek::take(&mut [7; 32])).unwrap());
                 let mut done = 0u64;
                 while start.elapsed() < window {
                     match (work, &desk) {
                         (Work::Mac, _) => drop(token.mac(&key, &[0x5a; 64]).unwrap()),
+                        (Work::Rewrap, _) => {
+                            let wrapped = wrapped.as_ref().unwrap();
+                            let dek = token.unwrap(&key, &AAD, wrapped).unwrap();
+                            let _ = token.wrap(&key, &AAD, &dek).unwrap();
+                        }
                         (_, Some(desk)) => drop(desk.issue(token.as_mut(), &key)),
                         (_, None) => {
                             drop(token.sign(&key, Signing::Ecdsa, &[0x5a; 32]).unwrap());

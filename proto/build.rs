@@ -5,9 +5,10 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "keywright/v1/batch.proto",
     "keywright/v1/crypto.proto",
+    "keywright/v1/jobs.proto",
     "keywright/v1/keys.proto",
     "keywright/v1/pki.proto",
 ];

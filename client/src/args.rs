@@ -1,7 +1,9 @@
 //! What can be typed.
 
+pub(crate) mod job;
 mod key;
 pub(crate) mod pki;
+pub(crate) mod rewrap;
 mod sign;
 
 use std::path::PathBuf;
@@ -26,7 +28,7 @@ pub(crate) struct Args {
 }
 
 const AFTER: &str = "Exit codes: 0 done, 1 failed, 2 usage or settings, 3 server unavailable or busy (try again), \
-4 not allowed, 5 no such key, 6 bad data or request (wrong context, changed, truncated, not valid), 7 audit log broken, 8 state or use of the key forbids it, it exists already, or somebody else changed it.\n\n\
+4 not allowed, 5 no such key, 6 bad data or request (wrong context, changed, truncated, not valid), 7 audit log broken, 8 state or use of the key forbids it, it exists already, or somebody else changed it, 9 something is left under an old version, 130 stopped by a signal.\n\n\
 Examples:\n  \
 set -a; . ./demo-data/client.env; set +a\n  \
 keywright key create payments/cards --spec aes-256\n  \
@@ -132,17 +134,19 @@ piece, each genuine; look at the exit code before you believe the end.")]
         #[command(flatten)]
         data: Data,
     },
-    /// Move envelopes to the primary version of their key; payloads stay untouched.
-    #[command(after_help = "Examples:\n  \
+    /// Move envelopes to the primary version of their key; payloads stay untouched. One
+    /// file, or everything in a place.
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "Examples:\n  \
 keywright rewrap --in db.dump.kw --out db.dump.kw\n  \
-keywright rewrap --lines --in tokens.txt --out tokens.new.txt")]
-    Rewrap {
-        /// Refuse what was encrypted under any other key.
-        #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
-        key: Option<String>,
-        #[command(flatten)]
-        data: Data,
-    },
+keywright rewrap --lines --in tokens.txt --out tokens.new.txt\n  \
+keywright rewrap files /srv/backups --key backups/shop"
+    )]
+    Rewrap(rewrap::Rewrap),
+    /// Jobs: everything in a place off the old versions of a key, and the proof of it.
+    #[command(subcommand)]
+    Job(job::Job),
     /// Open and seal again in the server, under a new data key: another key, another
     /// context, or both. The answer to a leaked key version; rewrap is not.
     #[command(after_help = "Examples:\n  \
@@ -189,6 +193,9 @@ keywright explain decrypt payments/cards --version 1 --principal spiffe://corp.e
     /// Check and test policies without a server, with the keywrightd that will enforce them.
     #[command(subcommand)]
     Policy(Policy),
+    /// What is done on the machine of a daemon, with the keywrightd that is there.
+    #[command(subcommand)]
+    Admin(Admin),
     /// Random bytes from the HSM's generator and the server's, combined.
     #[command(after_help = "Example:\n  keywright random 32")]
     Random {
@@ -372,6 +379,26 @@ pub(crate) struct Data {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Admin {
+    /// Copy the embedded store of a stopped daemon into an empty PostgreSQL database and
+    /// compare the two, row by row. The embedded store stays as it is.
+    #[command(
+        after_help = "Example:\n  keywright admin migrate-store --config /etc/keywright/keywrightd.toml --to-postgres postgres://keywright@db.internal/keywright?sslmode=verify-full --password-file /etc/keywright/db-password"
+    )]
+    MigrateStore {
+        /// The daemon's configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Where to; without a password.
+        #[arg(long, value_name = "URL")]
+        to_postgres: String,
+        /// File with the password of the database, for its owner alone.
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum Policy {
     /// Read every *.cedar and roles.toml of a directory; errors come with their place.
     #[command(after_help = "Example:\n  keywright policy check /etc/keywright/policies")]
@@ -449,12 +476,13 @@ mod tests {
     fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, String)>) {
         let path = format!("{path} {}", command.get_name());
         let mut below = command.get_subcommands().peekable();
-        if below.peek().is_none() {
+        let itself = command.is_args_conflicts_with_subcommands_set();
+        if below.peek().is_none() || itself {
             let text = command.get_after_help();
-            found.push((path, text.map(ToString::to_string).unwrap_or_default()));
-        } else {
-            below.for_each(|c| leaves(c, &path, found));
+            let text = text.map(ToString::to_string).unwrap_or_default();
+            found.push((path.clone(), text));
         }
+        below.for_each(|c| leaves(c, &path, found));
     }
 
     #[test]
@@ -475,7 +503,10 @@ mod tests {
                 "{path}: no example begins with keywright"
             );
             for line in typed {
-                let parsed = Args::try_parse_from(line.split_whitespace());
+                let database = line.contains("rewrap table") && !line.contains("--postgres");
+                // Where it comes from the environment.
+                let more = database.then_some("--postgres=postgres://h/d");
+                let parsed = Args::try_parse_from(line.split_whitespace().chain(more));
                 assert!(parsed.is_ok(), "{path}: {line}: {parsed:?}");
             }
         }

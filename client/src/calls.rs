@@ -1,9 +1,10 @@
 //! The common calls with plain types: one method each, tried again where that is safe
 //! ([`repeat`]). They fail when one item fails; who wants to go on with the
 //! others, or needs an option that is not here, takes [`Client::crypto`],
-//! [`Client::keys`], [`Client::pki`] and [`Client::pki_admin`], which offer every call of
-//! the contract.
+//! [`Client::keys`], [`Client::jobs`], [`Client::pki`] and [`Client::pki_admin`], which
+//! offer every call of the contract.
 
+mod jobs;
 mod pki;
 mod pki_admin;
 
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use crate::FailureKind;
 use crate::{Attempts, Client, Failure, proto, repeat};
 
+pub use jobs::SignedReport;
 pub use pki::Bundle;
 
 /// Non-secret pairs bound to what is encrypted.

@@ -1,21 +1,25 @@
 //! The commands, one file each.
 
+mod admin;
 mod audit;
+mod daemon;
 mod data;
 mod data_key;
 mod explain;
+mod job;
 mod key;
 mod mac;
 mod pki;
 mod policy;
 mod random;
+mod rewrap;
 mod sign;
 
 use clap::CommandFactory;
 use keywright_client::{Client, Failure, FailureKind, proto::ExplainRequest};
 
 use crate::{
-    args::{Args, Cmd, Context, Output},
+    args::{self, Args, Cmd, Context, Output},
     output::print,
 };
 
@@ -28,6 +32,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Args::command(), "keywright", &mut script);
             print(&String::from_utf8_lossy(&script))
         }
+        Cmd::Admin(command) => admin::run(&command),
         Cmd::Policy(command) => policy::run(&command, output),
         Cmd::Audit(command) => audit::run(&command, output),
         Cmd::Pki(command) => pki::run(command, args.server.settings(), output).await,
@@ -54,10 +59,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             let client = Client::connect(&args.server.settings()).await?;
             job.sign(&client, &key, algorithm, output).await
         }
-        Cmd::Rewrap { key, data } => {
-            let job = data::Job::open(&data, false)?;
-            let client = Client::connect(&args.server.settings()).await?;
-            job.rewrap(&client, key.as_deref(), output).await
+        Cmd::Rewrap(what) => rewrap::run(what, &args.server.settings(), output).await,
+        Cmd::Job(args::job::Job::VerifyReport { report, public_key }) => {
+            job::verify(&report, &public_key, output)
         }
         Cmd::Reencrypt {
             key,
@@ -88,6 +92,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 async fn ask(client: &Client, command: Cmd, output: Output) -> Result<(), Failure> {
     match command {
         Cmd::Key(command) => key::run(client, command, output).await,
+        Cmd::Job(command) => job::run(client, command, output).await,
         Cmd::Random { bytes, encoding } => random::run(client, bytes, encoding, output).await,
         Cmd::Sign {
             key, how, files, ..
@@ -144,12 +149,13 @@ async fn ask(client: &Client, command: Cmd, output: Output) -> Result<(), Failur
             explain::run(client, request, output).await
         }
         Cmd::Completions { .. }
+        | Cmd::Admin(_)
         | Cmd::Policy(_)
         | Cmd::Audit(_)
         | Cmd::Pki(_)
         | Cmd::Encrypt { .. }
         | Cmd::Decrypt { .. }
-        | Cmd::Rewrap { .. }
+        | Cmd::Rewrap(_)
         | Cmd::Reencrypt { .. } => Err(no_question()),
     }
 }

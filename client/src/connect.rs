@@ -13,8 +13,8 @@ use tower::service_fn;
 use crate::{
     Failure, FailureKind,
     proto::{
-        crypto_client::CryptoClient, keys_client::KeysClient, pki_admin_client::PkiAdminClient,
-        pki_client::PkiClient,
+        crypto_client::CryptoClient, jobs_client::JobsClient, keys_client::KeysClient,
+        pki_admin_client::PkiAdminClient, pki_client::PkiClient,
     },
     tls,
 };
@@ -134,6 +134,12 @@ impl Client {
     #[must_use]
     pub fn keys(&self) -> KeysClient<Channel> {
         KeysClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES)
+    }
+
+    /// Jobs: what is begun over a place, who works on it, where it stands.
+    #[must_use]
+    pub fn jobs(&self) -> JobsClient<Channel> {
+        JobsClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES)
     }
 
     /// Certificates: ask for them, renew, revoke, find them.

@@ -27,6 +27,10 @@ pub enum FailureKind {
     /// The state or use of the key forbids it, it exists already, or somebody else
     /// changed it; 8.
     State,
+    /// Everything was gone through, and something is left under an old version; 9.
+    Left,
+    /// Somebody asked us to stop, and we did; 130.
+    Stopped,
 }
 
 /// A failure with a text for people.
@@ -111,6 +115,8 @@ impl Failure {
             FailureKind::Data => 6,
             FailureKind::Audit => 7,
             FailureKind::State => 8,
+            FailureKind::Left => 9,
+            FailureKind::Stopped => 130,
         }
     }
 

@@ -19,6 +19,7 @@ use serde::Serialize;
 
 pub use decrypt::decrypt;
 pub use encrypt::encrypt;
+pub(crate) use format::FileLayout;
 pub use reencrypt::reencrypt;
 pub use rewrap::rewrap;
 

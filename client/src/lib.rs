@@ -26,11 +26,12 @@ pub mod file;
 pub mod lines;
 mod reencrypt;
 mod retry;
+pub mod rewrap;
 mod stream;
 mod tls;
 pub mod token;
 
-pub use calls::{Bundle, Context, DataKey, Opened, Sealed};
+pub use calls::{Bundle, Context, DataKey, Opened, Sealed, SignedReport};
 pub use connect::{Client, Settings};
 pub use failure::{Failure, FailureKind};
 /// The messages of `keywright.v1`.

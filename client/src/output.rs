@@ -6,13 +6,16 @@ use std::{
     io::{self, BufReader, BufWriter, IsTerminal, Read, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use keywright_client::{Failure, FailureKind};
+use keywright_client::{Failure, FailureKind, rewrap::Stop};
 use tempfile::NamedTempFile;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 
 const BUFFER: usize = 1 << 20;
 
@@ -251,14 +254,29 @@ pub(crate) fn end_on_signal() -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
     Ok(async move {
-        let number = tokio::select! {
-            _ = interrupt.recv() => 2,
-            _ = terminate.recv() => 15,
-            _ = hangup.recv() => 1,
-        };
-        for half in halves().drain(..) {
-            let _ = fs::remove_file(half);
+        loop {
+            let number = tokio::select! {
+                _ = interrupt.recv() => 2,
+                _ = terminate.recv() => 15,
+                _ = hangup.recv() => 1,
+            };
+            // Whoever can stop in good order is asked to, once.
+            if STOP.get().is_some_and(|stop| !stop.send_replace(true)) {
+                anstream::eprintln!("keywright: stopping; once more to end at once");
+                continue;
+            }
+            for half in halves().drain(..) {
+                let _ = fs::remove_file(half);
+            }
+            std::process::exit(128 + number);
         }
-        std::process::exit(128 + number);
     })
+}
+
+/// Set by work that can stop in good order.
+static STOP: OnceLock<watch::Sender<bool>> = OnceLock::new();
+
+/// From now on the first signal asks for an end and the second one makes it.
+pub(crate) fn stop_on_signal() -> Stop {
+    Stop::when(STOP.get_or_init(|| watch::channel(false).0).subscribe())
 }

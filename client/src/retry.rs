@@ -5,7 +5,8 @@
 //! data key is as good as the first). What changes a key is not: a rotation whose answer
 //! got lost may have happened, and doing it again makes another version. Of `Pki` all are:
 //! a request for a certificate has an idempotency key, and revoked twice is revoked. Of
-//! `PkiAdmin` only what reads.
+//! `PkiAdmin` only what reads. Of `Jobs` what reads, the lease (the newest wins, whoever
+//! asks again gets a new one or renews its own) and the checkpoint (it has a number).
 
 use std::time::Duration;
 

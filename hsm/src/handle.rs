@@ -6,18 +6,15 @@
 //! the caller hears so at once; nothing piles up behind a slow token.
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    thread,
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Sender, TrySendError, bounded};
 use futures_util::future::join_all;
-use parking_lot::RwLock;
 use subtle::ConstantTimeEq;
 use tokio::sync::oneshot;
-use tracing::{Span, debug, debug_span, error, info, warn};
+use tracing::{Span, debug_span, warn};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -26,6 +23,7 @@ use crate::{
     error::{Error, Kind, Remedy},
     job::{Decrypt, Mac, Rewrap, Sign, Unwrap},
     key::os_random,
+    workers::{Job, Watched, Workers},
 };
 
 /// How many workers, how long a queue, how often to look after the token.
@@ -49,9 +47,8 @@ pub struct Hsm {
 struct Inner {
     work_tx: Sender<Job>,
     admin_tx: Sender<Job>,
-    connector: Arc<dyn Connector>,
-    observer: Arc<dyn Observer>,
-    canary: RwLock<Option<KeyRef>>,
+    workers: Workers,
+    watched: Arc<Watched>,
 }
 
 fn public(job: &Sign) -> Result<&PublicKey> {
@@ -72,13 +69,8 @@ fn verified(job: &Sign, signature: Unverified) -> Result<Vec<u8>> {
     })
 }
 
-type Job = Box<dyn FnOnce(&mut dyn Token) + Send>;
-
 /// DEKs per job: enough to pay for the queue, few enough to share the workers.
 const BATCH: usize = 32;
-/// While the token is down, recovery is tried this often (the rungs above have a
-/// back-off of their own).
-const DOWN_CHECK: Duration = Duration::from_millis(500);
 
 impl Hsm {
     /// Starts the workers.
@@ -92,24 +84,20 @@ impl Hsm {
     ) -> Result<Self> {
         let (work_tx, work_rx) = bounded(options.queue_jobs.max(1));
         let (admin_tx, admin_rx) = bounded(options.queue_jobs.max(1));
+        let watched = Arc::new(Watched::new(connector, observer));
+        let mut workers = Workers::default();
+        for n in 0..options.workers.max(1) {
+            let token = watched.connector.connect(Lane::Work)?;
+            workers.work(&format!("hsm-{n}"), token, work_rx.clone())?;
+        }
+        let token = watched.connector.connect(Lane::Admin)?;
+        workers.administer(token, admin_rx, options.check_every, Arc::clone(&watched))?;
         let inner = Arc::new(Inner {
             work_tx,
             admin_tx,
-            connector,
-            observer,
-            canary: RwLock::new(None),
+            workers,
+            watched,
         });
-        for n in 0..options.workers.max(1) {
-            let token = inner.connector.connect(Lane::Work)?;
-            let rx = work_rx.clone();
-            spawn(&format!("hsm-{n}"), move || work(token, &rx))?;
-        }
-        let token = inner.connector.connect(Lane::Admin)?;
-        let weak = Arc::downgrade(&inner);
-        let every = options.check_every;
-        spawn("hsm-admin", move || {
-            administer(token, &admin_rx, every, &weak)
-        })?;
         Ok(Self { inner })
     }
 
@@ -168,6 +156,9 @@ impl Hsm {
         self.batched(Op::Rewrap, jobs, deadline, |token, job| {
             let dek = token.unwrap(&job.from.key, &job.from.aad, &job.from.wrapped)?;
             let wrapped = token.wrap(&job.to, &job.to_aad, &dek)?;
+            if !job.verify {
+                return Ok(wrapped);
+            }
             let again = token
                 .unwrap(&job.to, &job.to_aad, &wrapped)
                 .map_err(own_fault)?;
@@ -325,19 +316,19 @@ impl Hsm {
 
     /// The key the health check uses from now on.
     pub fn watch(&self, canary: KeyRef) {
-        *self.inner.canary.write() = Some(canary);
+        self.inner.watched.watch(canary);
     }
 
     /// The key that is watched: the appliance's own.
     #[must_use]
     pub fn watched(&self) -> Option<KeyRef> {
-        self.inner.canary.read().clone()
+        self.inner.watched.canary()
     }
 
     /// How the token is, without asking it.
     #[must_use]
     pub fn state(&self) -> State {
-        self.inner.connector.state()
+        self.inner.watched.connector.state()
     }
 
     /// Jobs that wait for a worker now.
@@ -349,7 +340,7 @@ impl Hsm {
     /// Module, token and attack results of this process.
     #[must_use]
     pub fn evidence(&self) -> ModuleEvidence {
-        self.inner.connector.evidence()
+        self.inner.watched.connector.evidence()
     }
 
     /// The PIN source may hold another PIN now.
@@ -357,12 +348,17 @@ impl Hsm {
     /// # Errors
     /// As for [`Connector::new_pin`].
     pub fn new_pin(&self) -> Result<()> {
-        self.inner.connector.new_pin()
+        self.inner.watched.connector.new_pin()
     }
 
-    /// Closes the sessions. Jobs submitted later find the token gone.
+    /// Ends the workers, each after the job it is at, and closes the sessions. Jobs
+    /// submitted later find the token gone.
+    ///
+    /// It blocks: a thread that ends while the process does races with the `atexit`
+    /// handlers of the module and of its OpenSSL, which free the same memory.
     pub fn close(&self) {
-        self.inner.connector.close();
+        self.inner.workers.end();
+        self.inner.watched.connector.close();
     }
 
     async fn call<T: Send + 'static>(
@@ -373,7 +369,7 @@ impl Hsm {
         mut run: impl FnMut(&mut dyn Token) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        let observer = Arc::clone(&self.inner.observer);
+        let observer = Arc::clone(&self.inner.watched.observer);
         let submitted = Instant::now();
         // What is logged by the worker belongs to the request; `waiting` ends when the
         // job starts.
@@ -404,7 +400,7 @@ impl Hsm {
         };
         queue.try_send(job).map_err(|e| match e {
             TrySendError::Full(_) => {
-                self.inner.observer.rejected(op);
+                self.inner.watched.observer.rejected(op);
                 Error::new(Kind::Busy, "the queue in front of the HSM is full")
             }
             TrySendError::Disconnected(_) => Error::new(Kind::Gone, "the HSM workers are stopped"),
@@ -419,7 +415,7 @@ impl Hsm {
             }
             Err(_) => (Err(late()), submitted, Instant::now()),
         };
-        self.inner.observer.answered(Times {
+        self.inner.watched.observer.answered(Times {
             submitted,
             started,
             ended,
@@ -525,76 +521,4 @@ fn attempt<T>(
     }
     observer.retried(op);
     run(token)
-}
-
-/// The thread ends when the last [`Hsm`] is dropped and its queue with it.
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
-    thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(body)
-        .map(drop)
-        .map_err(|e| Error::new(Kind::Setup, format!("no thread for the HSM: {e}")))
-}
-
-fn run_job(token: &mut dyn Token, job: Job) {
-    // A panic must not take the worker along; the caller sees a dropped reply.
-    if catch_unwind(AssertUnwindSafe(|| job(token))).is_err() {
-        error!("an HSM job panicked");
-    }
-}
-
-fn work(mut token: Box<dyn Token>, jobs: &Receiver<Job>) {
-    while let Ok(job) = jobs.recv() {
-        run_job(token.as_mut(), job);
-    }
-}
-
-/// The serial lane: generation and listing, and between them the health check.
-fn administer(
-    mut token: Box<dyn Token>,
-    jobs: &Receiver<Job>,
-    every: Duration,
-    inner: &std::sync::Weak<Inner>,
-) {
-    let mut was = State::Ready;
-    loop {
-        let pause = if was == State::Ready {
-            every
-        } else {
-            DOWN_CHECK.min(every)
-        };
-        match jobs.recv_timeout(pause) {
-            Ok(job) => run_job(token.as_mut(), job),
-            Err(RecvTimeoutError::Timeout) => {
-                let Some(inner) = inner.upgrade() else { return };
-                check(token.as_mut(), &inner);
-                let now = inner.connector.state();
-                if now != was {
-                    info!(from = ?was, to = ?now, "token state changed");
-                }
-                was = now;
-            }
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-    }
-}
-
-fn check(token: &mut dyn Token, inner: &Inner) {
-    let canary = inner.canary.read().clone();
-    let started = Instant::now();
-    let mut result = token.check(canary.as_ref());
-    if let Err(lost) = &result
-        && lost.remedy() != Remedy::None
-    {
-        result = token
-            .recover(lost)
-            .and_then(|()| token.check(canary.as_ref()));
-    }
-    let failed = result.as_ref().err().map(Error::kind);
-    inner
-        .observer
-        .done(Op::Check, Duration::ZERO, started.elapsed(), failed);
-    if let Err(e) = result {
-        debug!(error = %e, "health check of the token failed");
-    }
 }

@@ -24,6 +24,8 @@ pub struct Rewrap {
     pub to: KeyRef,
     /// The wrap AAD of that version.
     pub to_aad: [u8; 56],
+    /// Open what was wrapped, and compare? One more call.
+    pub verify: bool,
 }
 
 /// One digest or message to sign.

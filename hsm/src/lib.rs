@@ -28,6 +28,7 @@ pub mod pkcs11;
 mod public;
 mod token;
 mod unverified;
+mod workers;
 
 #[cfg(feature = "fake")]
 pub mod conformance;

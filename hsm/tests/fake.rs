@@ -198,6 +198,7 @@ async fn rewrap_checks_its_own_output() {
         },
         to: to.clone(),
         to_aad: [2; 56],
+        verify: true,
     };
     let moved = hsm
         .rewrap(vec![job.clone()], soon())

@@ -5,6 +5,7 @@ mod census;
 mod lock;
 mod open;
 mod reload;
+mod store;
 
 use std::{future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -19,9 +20,11 @@ use tokio::{
 use tracing::{error, info, warn};
 
 pub use lock::DataLock;
-pub(crate) use open::lost_store;
-pub use open::{Opened, open_hsm, open_store};
+pub use open::{Opened, open_hsm};
+pub(crate) use open::{log_has_records, the_same_token};
 use reload::Reloader;
+pub(crate) use store::lost_store;
+pub use store::{open_store, probe_store};
 
 use crate::{
     api::{
@@ -31,7 +34,7 @@ use crate::{
     audit::{Entry, Event},
     config::{AcmeConfig, AcmeTesting, Config, ConfigError},
     metrics,
-    ops::{App, acme::Acme, destroy_due, pki, save_last_use},
+    ops::{App, acme::Acme, keep_rules, nodes, pki, save_last_use},
     validator::{self, Validator},
 };
 
@@ -140,6 +143,7 @@ pub async fn run(
         stopped(stopping.clone()),
     );
     tokio::spawn(http);
+    let member = tokio::spawn(nodes::keep_membership(Arc::clone(&app)));
     tokio::spawn(keep_house(Arc::clone(&app), prometheus));
     let lists = tokio::spawn(pki::publish_crls(Arc::clone(&app)));
     // Before anybody hears that it runs: a signal that comes at once must not kill it.
@@ -162,6 +166,8 @@ pub async fn run(
     // A list that is half made is made anew after the next start.
     lists.abort();
     let _ = lists.await;
+    member.abort();
+    let _ = member.await;
     finish(&app).await;
     Ok(())
 }
@@ -200,8 +206,17 @@ async fn finish(app: &Arc<App>) {
         error!(error = ?e, "the end could not be recorded");
     }
     save_last_use(app).await;
-    if let Err(e) = app.store.set_anchor(app.audit.head()).await {
+    if let Err(e) = app
+        .store
+        .set_anchor(app.audit.log(), app.audit.head())
+        .await
+    {
         error!(error = %e, "the audit anchor could not be stored");
+    }
+    // Else the others wait for this node until its lease ends.
+    app.membership.leaves();
+    if let Err(e) = app.store.leave(app.membership.id()).await {
+        warn!(error = %e, "the others could not be told that this node leaves");
     }
     if let Err(e) = app.store.close().await {
         error!(error = %e, "the store could not be closed; back up the -wal file with it");
@@ -264,7 +279,7 @@ async fn keep_house(app: Arc<App>, prometheus: PrometheusHandle) {
     let mut tick = interval(Duration::from_secs(5));
     let mut anchored = app.audit.head();
     let mut ticks = 0u64;
-    let mut destroying = None;
+    let mut keeping = None;
     loop {
         tick.tick().await;
         // Nobody else empties the histograms when nobody scrapes.
@@ -276,16 +291,19 @@ async fn keep_house(app: Arc<App>, prometheus: PrometheusHandle) {
             let _ = app.audit.record(Entry::event(Event::AuditResumed)).await;
         }
         // In a task of its own, one round at a time: a slow token must not stop the house.
-        if destroying.as_ref().is_none_or(JoinHandle::is_finished) {
+        if keeping.as_ref().is_none_or(JoinHandle::is_finished) {
             let app = Arc::clone(&app);
-            destroying = Some(tokio::spawn(async move { destroy_due(&app).await }));
+            keeping = Some(tokio::spawn(async move { keep_rules(&app).await }));
         }
-        if ticks.is_multiple_of(12) {
+        if ticks.is_multiple_of(2) {
             save_last_use(&app).await;
         }
+        if ticks.is_multiple_of(120) {
+            nodes::hear_uses(&app).await;
+        }
         let head = app.audit.head();
-        if ticks.is_multiple_of(12) && head != anchored {
-            match app.store.set_anchor(head).await {
+        if head != anchored {
+            match app.store.set_anchor(app.audit.log(), head).await {
                 Ok(()) => anchored = head,
                 Err(e) => error!(error = %e, "the audit anchor could not be stored"),
             }

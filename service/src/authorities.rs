@@ -45,11 +45,20 @@ pub struct Authorities {
     latest_ms: AtomicI64,
     ledger: Ledger,
     crls: parking_lot::Mutex<BTreeMap<(IssuerId, u32), CrlRecord>>,
-    crls_due: parking_lot::Mutex<BTreeSet<IssuerId>>,
+    crls_due: parking_lot::Mutex<CrlsDue>,
     crl_due: Notify,
-    /// By this process; what was revoked before stands in the store.
+    /// Since the start, by any node; what was revoked before stands in the store.
     revoked: parking_lot::RwLock<HashSet<CertificateRef>>,
     changes: Box<[AtomicU64]>,
+}
+
+/// Issuers whose CRLs need something.
+#[derive(Debug, Default)]
+pub struct CrlsDue {
+    /// They are to be made anew, by whoever makes them.
+    pub make: BTreeSet<IssuerId>,
+    /// Newer ones are stored. Not a reason to make one: two would answer each other for ever.
+    pub take: BTreeSet<IssuerId>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -64,21 +73,21 @@ const CLOCK_TOLERANCE_MS: i64 = 5_000;
 const CHANGES: usize = 4096;
 
 impl Authorities {
-    /// What the store holds.
+    /// What the store holds. Of a `shared` store no lists: another node may have made them,
+    /// and none is shown before its bytes lie with this node.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] when a certificate or a profile on record cannot be read.
-    pub fn new(contents: store::Authorities, ledger: Ledger) -> store::Result<Self> {
+    pub fn new(contents: store::Authorities, ledger: Ledger, shared: bool) -> store::Result<Self> {
         let mut snapshot = Snapshot::default();
         for issuer in contents.issuers {
             snapshot.put_issuer(Arc::new(Authority::read(issuer)?));
         }
         for record in contents.profiles {
-            let rules = keywright_pki::Profile::parse(&record.text)
-                .map_err(|e| StoreError::Corrupt(format!("profile {}: {e}", record.name)))?;
-            snapshot.put_profile(Arc::new(Profile { record, rules }));
+            snapshot.put_profile(Arc::new(read(record)?));
         }
-        let crls = contents.crls.into_iter().map(|c| ((c.issuer, c.shard), c));
+        let crls = contents.crls.into_iter().filter(|_| !shared);
+        let crls = crls.map(|c| ((c.issuer, c.shard), c));
         Ok(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             changing: Mutex::default(),
@@ -90,6 +99,49 @@ impl Authorities {
             revoked: parking_lot::RwLock::default(),
             changes: (0..CHANGES).map(|_| AtomicU64::new(0)).collect(),
         })
+    }
+
+    /// Takes in issuers and profiles as they are stored, also by other nodes. What this
+    /// node knows newer stays. Lists are looked at where there are newer ones, or where an
+    /// issuer has changed.
+    ///
+    /// # Errors
+    /// As for [`Authorities::new`].
+    pub fn adopt(&self, stored: store::Authorities) -> store::Result<()> {
+        let newer = |crl: &&CrlRecord| {
+            let known = self.crl(crl.issuer, crl.shard);
+            known.is_none_or(|known| known.number < crl.number)
+        };
+        let take = stored.crls.iter().filter(newer).map(|crl| crl.issuer);
+        let mut due = CrlsDue {
+            take: take.collect(),
+            ..CrlsDue::default()
+        };
+        let mut issuers = Vec::new();
+        for issuer in stored.issuers {
+            let known = self.issuer(issuer.tenant, &issuer.name);
+            if known.is_none_or(|known| known.issuer.revision < issuer.revision) {
+                due.make.insert(issuer.id);
+                issuers.push(Arc::new(Authority::read(issuer)?));
+            }
+        }
+        let mut profiles = Vec::new();
+        for record in stored.profiles {
+            let known = self.any_profile(record.tenant, &record.name, Some(record.version));
+            if known.is_none_or(|known| known.record.retired_ms < record.retired_ms) {
+                profiles.push(Arc::new(read(record)?));
+            }
+        }
+        self.snapshot.rcu(|old| {
+            let mut next = Snapshot::clone(old);
+            issuers.iter().cloned().for_each(|a| next.put_issuer(a));
+            profiles.iter().cloned().for_each(|p| next.put_profile(p));
+            next
+        });
+        self.latest_ms.fetch_max(stored.latest_ms, Ordering::AcqRel);
+        // Who looks at them looks for their issuers first.
+        self.add_due(due);
+        Ok(())
     }
 
     /// Where certificates are written down.
@@ -217,11 +269,13 @@ impl Authorities {
         self.crls.lock().insert((crl.issuer, crl.shard), crl);
     }
 
-    /// A certificate was revoked: it opens no door from now on, and the next CRLs of its
-    /// issuer are due.
+    /// A certificate was revoked: it opens no door from now on, and what was made of its
+    /// status before is stale. After it is stored.
     pub fn revoked(&self, name: &CertificateRef) {
         self.revoked.write().insert(name.clone());
-        self.crl_is_due(name.issuer);
+        if let Some(changes) = self.changes_of(&name.serial) {
+            changes.fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     /// Was it revoked since the start? For who was let in before.
@@ -232,16 +286,17 @@ impl Authorities {
 
     /// The issuer's CRLs are to be made anew.
     pub fn crl_is_due(&self, issuer: IssuerId) {
-        self.crls_due.lock().insert(issuer);
-        self.crl_due.notify_one();
+        self.add_due(CrlsDue {
+            make: BTreeSet::from([issuer]),
+            ..CrlsDue::default()
+        });
     }
 
-    /// The status of a certificate is not what it was: what was made of the old one is
-    /// stale. After it is stored.
-    pub fn status_changed(&self, name: &CertificateRef) {
-        if let Some(changes) = self.changes_of(&name.serial) {
-            changes.fetch_add(1, Ordering::AcqRel);
-        }
+    fn add_due(&self, more: CrlsDue) {
+        let mut due = self.crls_due.lock();
+        due.make.extend(more.make);
+        due.take.extend(more.take);
+        self.crl_due.notify_one();
     }
 
     /// A number that grows whenever the status of this certificate changes (and sometimes
@@ -259,11 +314,11 @@ impl Authorities {
         self.changes.get(number % CHANGES)
     }
 
-    /// Waits until a CRL is due, and takes the list of issuers.
-    pub async fn crls_due(&self) -> BTreeSet<IssuerId> {
+    /// Waits until a CRL is due, and takes the lists of issuers.
+    pub async fn crls_due(&self) -> CrlsDue {
         loop {
             let due = std::mem::take(&mut *self.crls_due.lock());
-            if !due.is_empty() {
+            if !due.make.is_empty() || !due.take.is_empty() {
                 return due;
             }
             self.crl_due.notified().await;
@@ -353,9 +408,20 @@ impl Authority {
     }
 }
 
+fn read(record: ProfileRecord) -> store::Result<Profile> {
+    let rules = keywright_pki::Profile::parse(&record.text)
+        .map_err(|e| StoreError::Corrupt(format!("profile {}: {e}", record.name)))?;
+    Ok(Profile { record, rules })
+}
+
 impl Snapshot {
+    /// Unless there is a newer one: another node may have been quicker.
     fn put_issuer(&mut self, authority: Arc<Authority>) {
         let name = (authority.issuer.tenant, authority.issuer.name.clone());
+        let known = self.issuers.get(&name);
+        if known.is_some_and(|known| known.issuer.revision > authority.issuer.revision) {
+            return;
+        }
         self.issuers.insert(name, authority);
     }
 

@@ -1,8 +1,9 @@
 //! Time and randomness from outside, passed in so that tests can play them.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::error::{Error, Result};
 
@@ -44,6 +45,15 @@ impl Entropy for System {
         getrandom::fill(out)
             .map_err(|e| Error::internal(format!("no random bytes from the operating system: {e}")))
     }
+}
+
+/// Time since the machine was started, also while it slept: nobody sets this clock, and it
+/// does not stand still when everything else does.
+#[must_use]
+pub fn since_boot() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
 /// `2026-11-22T18:07:00.123Z`.

@@ -2,7 +2,9 @@
 //! stops the start. Secrets are named by where they are, never written here.
 
 mod acme;
+mod hsm;
 mod limits;
+mod store;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,12 +12,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use keywright_hsm::{Pin, PinSource, pkcs11::TokenConfig};
 use keywright_pki::TrustDomain;
 use serde::Deserialize;
 
 pub use acme::{AcmeConfig, AcmeTesting};
+pub use hsm::HsmConfig;
 pub use limits::Limits;
+pub use store::StoreConfig;
 
 /// Everything the daemon needs to know.
 #[derive(Debug, Clone, Deserialize)]
@@ -35,6 +38,8 @@ pub struct Config {
     pub hsm: HsmConfig,
     /// ACME; needed with `listen.acme`.
     pub acme: Option<AcmeConfig>,
+    /// Left out: one file in the data directory.
+    pub store: Option<StoreConfig>,
     /// How much of everything.
     #[serde(default)]
     pub limits: Limits,
@@ -77,44 +82,6 @@ pub struct TenantConfig {
     pub client_ca: PathBuf,
 }
 
-/// Module, token and PIN.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HsmConfig {
-    /// Absolute path of the PKCS#11 module.
-    pub module: PathBuf,
-    /// Reserved argument of C_Initialize, for modules that want one.
-    pub init_reserved: Option<String>,
-    /// Select the token by label …
-    pub token_label: Option<String>,
-    /// … or by serial.
-    pub token_serial: Option<String>,
-    /// The PIN, exactly one of these: a file only its owner can read,
-    pub pin_file: Option<PathBuf>,
-    /// an inherited file descriptor,
-    pub pin_fd: Option<i32>,
-    /// the name of a systemd credential,
-    pub pin_credential: Option<String>,
-    /// or an environment variable (warned about: children inherit it).
-    pub pin_env: Option<String>,
-    /// Worker threads, each with one session. Left out: what suits the token.
-    pub workers: Option<usize>,
-    /// Jobs that may wait for a worker.
-    #[serde(default = "default_queue")]
-    pub queue_jobs: usize,
-    /// Pause between health checks.
-    #[serde(default = "default_check")]
-    pub check_every_ms: u64,
-}
-
-fn default_queue() -> usize {
-    1024
-}
-
-fn default_check() -> u64 {
-    10_000
-}
-
 /// What is wrong with a configuration, in words for the operator.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {text}", path = path.display())]
@@ -153,6 +120,12 @@ impl Config {
         Ok(config)
     }
 
+    /// The file of the embedded store; not used when `store` names another one.
+    #[must_use]
+    pub fn embedded_store(&self) -> PathBuf {
+        self.data_dir.join("keywright.db")
+    }
+
     fn resolve(&mut self, folder: &Path) {
         let Self {
             data_dir,
@@ -162,11 +135,13 @@ impl Config {
             tenants,
             hsm,
             acme: _,
+            store,
             limits: _,
         } = self;
         let mut paths = vec![data_dir, policies_dir, &mut tls.certificate, &mut tls.key];
         paths.extend(tenants.iter_mut().map(|t| &mut t.client_ca));
         paths.extend(hsm.pin_file.as_mut());
+        paths.extend(store.as_mut().and_then(|s| s.password_file.as_mut()));
         for path in paths {
             // `join` leaves an absolute path as it is. The module path is not touched:
             // it must be absolute in the file.
@@ -216,6 +191,9 @@ impl Config {
             }
             (None, None) => {}
         }
+        if let Some(store) = &self.store {
+            store.check()?;
+        }
         self.hsm.check()?;
         self.limits.check()
     }
@@ -239,91 +217,6 @@ impl Listen {
             }
         }
         Ok(())
-    }
-}
-
-impl HsmConfig {
-    fn check(&self) -> Result<(), String> {
-        if !self.module.is_absolute() {
-            return Err(format!(
-                "hsm.module: {} must be an absolute path",
-                self.module.display()
-            ));
-        }
-        if self.token_label.is_none() && self.token_serial.is_none() {
-            return Err("hsm: give token_label or token_serial".into());
-        }
-        let sources = [
-            self.pin_file.is_some(),
-            self.pin_fd.is_some(),
-            self.pin_credential.is_some(),
-            self.pin_env.is_some(),
-        ];
-        match sources.iter().filter(|s| **s).count() {
-            1 => {}
-            0 => return Err("hsm: give one of pin_file, pin_fd, pin_credential, pin_env".into()),
-            _ => {
-                return Err(
-                    "hsm: pin_file, pin_fd, pin_credential and pin_env exclude each other".into(),
-                );
-            }
-        }
-        if self.workers.is_some_and(|n| n == 0 || n > 256) {
-            return Err("hsm.workers: from 1 to 256".into());
-        }
-        if self.queue_jobs == 0 || self.queue_jobs > 1 << 20 {
-            return Err("hsm.queue_jobs: from 1 to 1048576".into());
-        }
-        if self.check_every_ms < 100 {
-            return Err("hsm.check_every_ms: at least 100".into());
-        }
-        Ok(())
-    }
-
-    /// For the `hsm` crate. Reads the environment, which only this module does.
-    ///
-    /// # Errors
-    /// When the PIN source is not there.
-    pub fn token(&self, data_dir: &Path) -> Result<TokenConfig, keywright_hsm::Error> {
-        Ok(TokenConfig {
-            module: self.module.clone(),
-            init_reserved: self.init_reserved.clone(),
-            label: self.token_label.clone(),
-            serial: self.token_serial.clone(),
-            pin: self.pin()?,
-            pin_latch: Some(data_dir.join("pin-refused")),
-        })
-    }
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that reads the environment"
-    )]
-    fn pin(&self) -> Result<PinSource, keywright_hsm::Error> {
-        let setup = |text: String| keywright_hsm::Error::new(keywright_hsm::Kind::Setup, text);
-        if let Some(path) = &self.pin_file {
-            return Ok(PinSource::File(path.clone()));
-        }
-        if let Some(fd) = self.pin_fd {
-            return PinSource::from_fd(fd);
-        }
-        if let Some(name) = &self.pin_credential {
-            let dir = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
-                setup("hsm.pin_credential: not started by systemd with LoadCredential= (no CREDENTIALS_DIRECTORY)".into())
-            })?;
-            return Ok(PinSource::File(PathBuf::from(dir).join(name)));
-        }
-        let name = self.pin_env.as_deref().unwrap_or_default();
-        let pin = std::env::var(name).map_err(|_| {
-            setup(format!(
-                "hsm.pin_env: environment variable {name} is not set"
-            ))
-        })?;
-        tracing::warn!(
-            variable = name,
-            "the HSM PIN comes from the environment, where child processes and /proc show it; prefer pin_file or pin_credential"
-        );
-        Ok(PinSource::Given(Pin::new(pin), "the environment"))
     }
 }
 
@@ -416,6 +309,28 @@ pin_file = "pin"
         ] {
             let e = read(&text).unwrap_err().to_string();
             assert!(e.contains(expected), "{expected}: {e}");
+        }
+    }
+
+    #[test]
+    fn a_database_is_named_without_its_password() {
+        let with = |lines: &str| read(&format!("{GOOD}[store]\n{lines}\n"));
+        let good = r#"postgres = "postgres://k@db.internal/k?sslmode=verify-full""#;
+        let config = with(&format!("{good}\npassword_file = \"secret\"")).unwrap();
+        let store = config.store.as_ref().unwrap();
+        assert!(store.password_file.as_ref().unwrap().is_absolute());
+        let shown = format!("{config:?}");
+        assert!(shown.contains("db.internal") && !shown.contains("verify-full"));
+        assert!(read(GOOD).unwrap().store.is_none());
+        for (lines, why) in [
+            (r#"postgres = "postgres://k:geheim@db/k""#, "password_file"),
+            (&*format!("{good}\npassword = \"geheim\""), "password_file"),
+            (r#"postgres = "postgres://k@db/k""#, "verify-full"),
+            (r#"sqlite = "x""#, "sqlite"),
+            ("", "postgres"),
+        ] {
+            let e = with(lines).unwrap_err().to_string();
+            assert!(e.contains(why) && !e.contains("geheim"), "{lines}: {e}");
         }
     }
 

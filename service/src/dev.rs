@@ -25,12 +25,11 @@ use keywright_hsm::{
 use keywright_pki::SpiffeId;
 
 use crate::{
-    app::{Addresses, DataLock, StartError},
+    app::{Addresses, DataLock, StartError, open_store},
     clock::{Entropy, System},
-    config::Config,
+    config::{Config, StoreConfig},
     init::init,
     policy::{DEFAULT_ROLES, DEV},
-    store::{SqliteStore, Store},
 };
 
 /// Label of the token.
@@ -91,11 +90,17 @@ impl Dev {
     ///
     /// # Errors
     /// What cannot be made, and what to install.
-    pub async fn prepare(&self, module: Option<PathBuf>) -> Result<Config, StartError> {
+    pub async fn prepare(
+        &self,
+        module: Option<PathBuf>,
+        postgres: Option<&str>,
+    ) -> Result<Config, StartError> {
         let module = match module {
             Some(module) => module,
             None => softhsm2()?,
         };
+        let asked = postgres.map(|url| StoreConfig::new(url.to_owned(), None).url());
+        let asked = asked.transpose().map_err(StartError::Setup)?;
         if !self.path("token-ready").exists() {
             self.make_token(&module)?;
         } else {
@@ -107,8 +112,16 @@ impl Dev {
         self.once("policies/roles.cedar", DEFAULT_ROLES)?;
         self.once("policies/dev.cedar", DEV)?;
         self.once("policies/roles.toml", &roles())?;
-        self.once("keywrightd.toml", &self.config_text(&module))?;
+        self.once("keywrightd.toml", &config_text(&module, postgres))?;
         let config = Config::read(&self.path("keywrightd.toml"))?;
+        let used = config.store.as_ref().and_then(|s| s.url().ok());
+        if asked.is_some() && asked != used {
+            let path = self.path("keywrightd.toml");
+            return Err(StartError::Setup(format!(
+                "--store-postgres: this directory was made with another store; {} says which",
+                path.display()
+            )));
+        }
         if !self.initialised(&config).await? {
             let admin = SpiffeId::parse(&format!("spiffe://{TRUST_DOMAIN}/admin"))
                 .map_err(|e| StartError::Other(e.to_string()))?;
@@ -119,11 +132,10 @@ impl Dev {
 
     async fn initialised(&self, config: &Config) -> Result<bool, StartError> {
         let data = |e: crate::store::StoreError| StartError::Data(e.to_string());
-        let path = config.data_dir.join("keywright.db");
-        if !path.exists() {
+        if config.store.is_none() && !config.embedded_store().exists() {
             return Ok(false);
         }
-        let store = SqliteStore::open(&path).await.map_err(data)?;
+        let store = open_store(config).await?;
         let canary = store.load().await.map_err(data)?.canary;
         let log = fs::read_dir(config.data_dir.join("audit"));
         let written = log.is_ok_and(|mut files| {
@@ -243,10 +255,14 @@ impl Dev {
             .and_then(|()| fs::rename(&half, &path))
             .map_err(error)
     }
+}
 
-    fn config_text(&self, module: &Path) -> String {
-        format!(
-            r#"# Written by `keywrightd dev`; read again at every start.
+fn config_text(module: &Path, postgres: Option<&str>) -> String {
+    let store = postgres.map_or_else(String::new, |url| {
+        format!("[store]\npostgres = {url:?}\n\n")
+    });
+    format!(
+        r#"# Written by `keywrightd dev`; read again at every start.
 data_dir = "."
 policies_dir = "policies"
 
@@ -269,12 +285,15 @@ module = {module:?}
 token_label = "{LABEL}"
 pin_file = "hsm-pin"
 
-[limits]
+{store}[limits]
 # One developer, one approval; two people elsewhere.
 pki_approvals = 1
+# Nobody waits a week here to see the end of a key version.
+retirement_quiet_ms = 0
+# Nor two minutes for a job to begin; whoever encrypts here writes at once.
+job_window_ms = 1000
 "#
-        )
-    }
+    )
 }
 
 fn roles() -> String {

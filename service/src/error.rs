@@ -113,6 +113,8 @@ reasons! {
     AuditUnavailable = "AUDIT_UNAVAILABLE", Unavailable;
     /// The store cannot be reached.
     StoreUnavailable = "STORE_UNAVAILABLE", Unavailable;
+    /// This node has lost touch with the others; they answer.
+    NodeFenced = "NODE_FENCED", Unavailable;
     /// The daemon is stopping.
     Stopping = "STOPPING", Unavailable;
     /// The token cannot do what the algorithm needs.
@@ -141,6 +143,18 @@ reasons! {
     CertificateState = "CERTIFICATE_STATE", StateForbids;
     /// What would be signed breaks a rule.
     LintRefused = "LINT_REFUSED", StateForbids;
+    /// No such job, or the caller may not see it.
+    JobNotFound = "JOB_NOT_FOUND", NotFound;
+    /// There is an open job over the same subject.
+    JobExists = "JOB_EXISTS", Exists;
+    /// The job waits, is paused or has ended.
+    JobState = "JOB_STATE", StateForbids;
+    /// Somebody else works on the job.
+    JobLeased = "JOB_LEASED", StateForbids;
+    /// Somebody else took the job over.
+    JobLeaseLost = "JOB_LEASE_LOST", Conflict;
+    /// The version of a key is still needed: jobs or uses say so.
+    KeyVersionInUse = "KEY_VERSION_IN_USE", StateForbids;
     /// The clock stands before what was signed last.
     ClockSteppedBack = "CLOCK_STEPPED_BACK", Unavailable;
     /// The deadline passed.
@@ -347,6 +361,13 @@ impl From<Unusable> for Error {
                 format!(
                     "version {n} of this key is scheduled for destruction on {}; who needs it must have that cancelled",
                     crate::clock::rfc3339(at)
+                ),
+            ),
+            Unusable::BrownOut(n, until) => Self::new(
+                Reason::KeyState,
+                format!(
+                    "version {n} of this key does nothing until {}, to see who still needs it; who does must have it cancelled, and rewrap",
+                    crate::clock::rfc3339(until)
                 ),
             ),
             Unusable::NotScheduled(n) => Self::new(

@@ -1,7 +1,8 @@
 //! `keywrightd init`: what happens once in the life of an appliance, on its console.
 //! The appliance's own key is made in the token, the first administrators are named,
 //! and the first audit record says so. There is no root token, no default user and no
-//! way to do this over the network.
+//! way to do this over the network. A further node of the same appliance joins in the
+//! same way.
 
 use std::{
     fs,
@@ -15,13 +16,16 @@ use keywright_pki::SpiffeId;
 use tracing::info;
 
 use crate::{
-    app::{DataLock, RELEASE, StartError, lost_store, open_hsm, open_store},
-    audit::{Audit, Entry, Event, Log},
+    app::{
+        DataLock, RELEASE, StartError, log_has_records, lost_store, open_hsm, open_store,
+        the_same_token,
+    },
+    audit::{Audit, Entry, Event, Log, Opened},
     clock::{Entropy, System},
     config::Config,
     key::TenantId,
     policy::{DEFAULT_ROLES, Engine},
-    store::Tenant,
+    store::{Anchors, LogId, Store, Tenant},
 };
 
 /// Label of the appliance's own key on the token.
@@ -36,19 +40,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub async fn init(config: &Config, admins: &[SpiffeId]) -> Result<(), StartError> {
     let _lock = DataLock::take(&config.data_dir)?;
     let store = open_store(config).await?;
-    let data = |e: &dyn std::fmt::Display| StartError::Data(e.to_string());
-    let contents = store.load().await.map_err(|e| data(&e))?;
-    let opened = Log::open(
-        &config.data_dir.join("audit"),
-        config.limits.audit_segment_bytes,
-        contents.anchor,
-    )
-    .map_err(|e| data(&e))?;
+    let contents = store.load().await.map_err(data)?;
+    if !contents.anchors.is_empty() && store.is_shared() && !log_has_records(&config.data_dir) {
+        return Err(StartError::Data(
+            "this store belongs to an appliance that runs already; to add this machine as one more of its nodes: keywrightd init --join".into(),
+        ));
+    }
+    let opened = open_log(config, &contents.anchors)?;
     if contents.canary.is_some() && !opened.empty {
-        return Err(StartError::Data(format!(
-            "data directory {} is initialised already; nothing was changed",
-            config.data_dir.display()
-        )));
+        return Err(initialised(config));
     }
     if contents.canary.is_none() && !opened.empty {
         return Err(StartError::Data(lost_store(config)));
@@ -63,14 +63,12 @@ pub async fn init(config: &Config, admins: &[SpiffeId]) -> Result<(), StartError
             continue;
         }
         let mut id = TenantId([0; 16]);
-        System
-            .fill(&mut id.0)
-            .map_err(|e| StartError::Other(e.to_string()))?;
+        random(&mut id.0)?;
         let tenant = Tenant {
             id,
             name: tenant.name.clone(),
         };
-        store.add_tenant(&tenant).await.map_err(|e| data(&e))?;
+        store.add_tenant(&tenant).await.map_err(data)?;
     }
     if contents.canary.is_none() {
         let id = ObjectId::random()?;
@@ -78,25 +76,100 @@ pub async fn init(config: &Config, admins: &[SpiffeId]) -> Result<(), StartError
         let new = hsm
             .generate(id, KeySpec::Aes256, CANARY_LABEL.into(), deadline)
             .await?;
-        store.set_canary(&new.key).await.map_err(|e| data(&e))?;
+        store.set_canary(&new.key).await.map_err(data)?;
     }
-    let audit = Audit::start(opened.log, Arc::new(System), PATIENCE)
-        .map_err(|e| StartError::Other(e.to_string()))?;
     let genesis = Event::Genesis {
         release: RELEASE,
         token_serial: hsm.evidence().token_serial,
         tenants: config.tenants.iter().map(|t| t.name.clone()).collect(),
         admins: admins.iter().map(ToString::to_string).collect(),
     };
-    audit
-        .record(Entry::event(genesis))
-        .await
-        .map_err(|e| data(&e))?;
-    store.set_anchor(audit.head()).await.map_err(|e| data(&e))?;
-    store.close().await.map_err(|e| data(&e))?;
+    begin_log(store.as_ref(), opened.log, genesis).await?;
+    store.close().await.map_err(data)?;
     hsm.close();
     info!(data_dir = %config.data_dir.display(), "initialised");
     Ok(())
+}
+
+/// Makes this machine one more node of an appliance: it gets an audit log of its own, of
+/// which the store knows. Twice is once.
+///
+/// # Errors
+/// When the store is not shared, not initialised, of another token, or the node is there
+/// already.
+pub async fn join(config: &Config) -> Result<(), StartError> {
+    let _lock = DataLock::take(&config.data_dir)?;
+    let store = open_store(config).await?;
+    if !store.is_shared() {
+        return Err(StartError::Setup(
+            "--join: the embedded store is of one node; nodes share a PostgreSQL store, see [store] in the configuration".into(),
+        ));
+    }
+    let contents = store.load().await.map_err(data)?;
+    let Some(canary) = contents.canary else {
+        return Err(StartError::Data(
+            "--join: nothing was initialised in this store yet; the first node begins: keywrightd init --admin SPIFFE-ID".into(),
+        ));
+    };
+    Engine::read(&config.policies_dir).map_err(|e| {
+        StartError::Setup(format!(
+            "{e}; copy the policies of the other nodes here first"
+        ))
+    })?;
+    let hsm = the_same_token(config, &canary).await?;
+    let dir = config.data_dir.join("audit");
+    if !log_has_records(&config.data_dir) {
+        let mut id = LogId::FIRST;
+        random(&mut id.0)?;
+        Log::name(&dir, id).map_err(data)?;
+    }
+    let opened = open_log(config, &contents.anchors)?;
+    if opened.anchored || opened.log.id() == LogId::FIRST {
+        return Err(initialised(config));
+    }
+    let joined = Event::Joined {
+        release: RELEASE,
+        token_serial: hsm.evidence().token_serial,
+        log: opened.log.id().to_string(),
+    };
+    begin_log(store.as_ref(), opened.log, joined).await?;
+    store.close().await.map_err(data)?;
+    hsm.close();
+    info!(data_dir = %config.data_dir.display(), "joined");
+    Ok(())
+}
+
+/// The first record, and the store knows of it.
+async fn begin_log(store: &dyn Store, log: Log, first: Event) -> Result<(), StartError> {
+    let audit = Audit::start(log, Arc::new(System), PATIENCE)
+        .map_err(|e| StartError::Other(e.to_string()))?;
+    audit.record(Entry::event(first)).await.map_err(data)?;
+    store
+        .set_anchor(audit.log(), audit.head())
+        .await
+        .map_err(data)
+}
+
+fn open_log(config: &Config, anchors: &Anchors) -> Result<Opened, StartError> {
+    let dir = config.data_dir.join("audit");
+    Log::open(&dir, config.limits.audit_segment_bytes, anchors).map_err(data)
+}
+
+fn random(out: &mut [u8]) -> Result<(), StartError> {
+    System
+        .fill(out)
+        .map_err(|e| StartError::Other(e.to_string()))
+}
+
+fn data(e: impl std::fmt::Display) -> StartError {
+    StartError::Data(e.to_string())
+}
+
+fn initialised(config: &Config) -> StartError {
+    StartError::Data(format!(
+        "data directory {} is initialised already; nothing was changed",
+        config.data_dir.display()
+    ))
 }
 
 fn could_come_in(config: &Config, admins: &[SpiffeId]) -> Result<(), StartError> {

@@ -17,6 +17,7 @@ use crate::{
     authority::Profile,
     error::{Error, Reason, Result},
     key::{Key, KeyId, KeyName, TenantId},
+    membership::Membership,
     policy::{
         Action, Asking, Engine, Grant, KeyAction, Permit, ProfileAction, ProfilePermit, Proposal,
         TenantAction, Verdict,
@@ -28,6 +29,7 @@ use crate::{
 pub struct Keyring {
     keys: ArcSwap<Snapshot>,
     engine: ArcSwap<Engine>,
+    membership: Arc<Membership>,
     changing: Mutex<HashSet<(TenantId, KeyName)>>,
 }
 
@@ -38,9 +40,9 @@ struct Snapshot {
 }
 
 impl Keyring {
-    /// A key ring with these keys and policies.
+    /// A key ring with these keys and policies, on this node.
     #[must_use]
-    pub fn new(keys: Vec<Key>, engine: Engine) -> Self {
+    pub fn new(keys: Vec<Key>, engine: Engine, membership: Arc<Membership>) -> Self {
         let mut snapshot = Snapshot::default();
         for key in keys {
             snapshot.put(Arc::new(key));
@@ -48,6 +50,7 @@ impl Keyring {
         Self {
             keys: ArcSwap::from_pointee(snapshot),
             engine: ArcSwap::from_pointee(engine),
+            membership,
             changing: Mutex::default(),
         }
     }
@@ -92,6 +95,7 @@ impl Keyring {
         found: Option<&Arc<Key>>,
         entry: &mut Entry,
     ) -> Result<Permit<A>> {
+        self.membership.must_serve()?;
         let Some(key) = found else {
             entry.decide(Decision::Deny, &[]);
             return Err(Error::no_such_key());
@@ -123,6 +127,7 @@ impl Keyring {
         proposal: Option<&Proposal>,
         entry: &mut Entry,
     ) -> Result<Grant<A>> {
+        self.membership.must_serve()?;
         match self.engine.load().grant(asking, proposal) {
             Ok(grant) => {
                 entry.decide(Decision::Allow, grant.verdict().policies());
@@ -145,6 +150,7 @@ impl Keyring {
         found: Option<&Arc<Profile>>,
         entry: &mut Entry,
     ) -> Result<ProfilePermit<A>> {
+        self.membership.must_serve()?;
         let no_such = || {
             Error::new(
                 Reason::ProfileNotFound,
@@ -284,7 +290,7 @@ impl Keyring {
     pub fn rotation_due(&self, now_ms: i64) -> usize {
         let due = |key: &&Arc<Key>| {
             key.version(key.primary.get())
-                .is_some_and(|v| key.rotation_due(v, now_ms))
+                .is_some_and(|v| key.rotation_due(v, now_ms).is_some())
         };
         self.keys.load().by_id.values().filter(due).count()
     }
@@ -300,6 +306,26 @@ impl Keyring {
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Key>> {
         self.keys.load().by_id.values().map(Arc::clone).collect()
+    }
+
+    /// Takes in keys as they are stored, also by other nodes. What this node knows better,
+    /// newer pictures and its own counters, stays.
+    pub fn adopt(&self, stored: &[Key]) {
+        if stored.is_empty() {
+            return;
+        }
+        self.keys.rcu(|old| {
+            let mut next = Snapshot::clone(old);
+            for key in stored {
+                let known = old.by_id.get(&(key.tenant, key.id));
+                let key = match known {
+                    Some(known) => known.heard(key.clone()),
+                    None => key.clone(),
+                };
+                next.put(Arc::new(key));
+            }
+            next
+        });
     }
 
     /// Is the name taken? For deciding what to do after a grant, never before one.
@@ -325,7 +351,12 @@ impl Keyring {
 }
 
 impl Snapshot {
+    /// Unless there is a newer picture: another node may have been quicker.
     fn put(&mut self, key: Arc<Key>) {
+        let known = self.by_id.get(&(key.tenant, key.id));
+        if known.is_some_and(|known| known.revision > key.revision) {
+            return;
+        }
         let own = self.by_name.entry(key.tenant).or_default();
         own.insert(key.name.clone(), Arc::clone(&key));
         self.by_id.insert((key.tenant, key.id), key);
@@ -399,7 +430,8 @@ mod tests {
     /// Asks for a change alone, and does `meanwhile` after the first check and before the
     /// door is shut.
     fn overtaken(meanwhile: impl FnOnce(&Arc<Keyring>)) -> Result<u64> {
-        let keyring = Arc::new(Keyring::new(vec![key("a")], engine(OPEN)));
+        let alone = Arc::new(Membership::alone());
+        let keyring = Arc::new(Keyring::new(vec![key("a")], engine(OPEN), alone));
         let caller = Caller {
             id: SpiffeId::parse("spiffe://a/admin").unwrap(),
             tenant: TenantId([2; 16]),

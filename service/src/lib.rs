@@ -8,7 +8,7 @@
 //!              ┌──────────────┼──────────────┬───────────┐
 //!      keyring authorities ledger   store/   audit/   hsm, pki        (holders)
 //!              └──────────────┼──────────────┘
-//!              key/  authority/  envelope  signature  policy  error  (nouns: pure)
+//!            key/  job/  authority/  envelope  signature  policy  error  (nouns: pure)
 //! ```
 //!
 //! Arrows only go down; `tests/architecture.rs` keeps it so. How a request walks:
@@ -28,10 +28,13 @@ pub mod envelope;
 pub mod error;
 pub mod harden;
 pub mod init;
+pub mod job;
 pub mod key;
 pub mod keyring;
 pub mod ledger;
+pub mod membership;
 pub mod metrics;
+pub mod migrate;
 pub mod ops;
 pub mod policy;
 pub mod signature;

@@ -16,11 +16,13 @@ use keywright_service::api::Traces;
 use keywright_service::{
     api::TlsReloader,
     app::{self, StartError, open_hsm},
-    config::Config,
+    config::{Config, StoreConfig},
     dev::{self, Dev},
     harden::harden,
-    init::init,
+    init,
+    migrate::migrate_store,
     policy::{Engine, Outcome, PolicyError, run_tests},
+    store::Counted,
 };
 use serde_json::json;
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
@@ -64,7 +66,7 @@ enum Cmd {
     },
     /// Initialise an appliance: its own key in the token, first administrators, genesis record.
     #[command(
-        after_help = "Example:\n  keywrightd init --config /etc/keywright/keywrightd.toml --admin spiffe://corp.example/keywright/alice"
+        after_help = "Example:\n  keywrightd init --config /etc/keywright/keywrightd.toml --admin spiffe://corp.example/keywright/alice\n  keywrightd init --config /etc/keywright/keywrightd.toml --join"
     )]
     Init {
         /// Configuration file (TOML).
@@ -73,6 +75,26 @@ enum Cmd {
         /// SPIFFE id of a first key administrator; repeat for more.
         #[arg(long = "admin", value_name = "SPIFFE-ID", value_parser = parse_id)]
         admins: Vec<SpiffeId>,
+        /// This machine becomes one more node of an appliance that exists: same PostgreSQL,
+        /// same token, same policies, a data directory of its own.
+        #[arg(long, conflicts_with = "admins")]
+        join: bool,
+    },
+    /// Copy the embedded store into an empty PostgreSQL database and compare the two; the
+    /// daemon is stopped. `keywright admin migrate-store` calls this.
+    #[command(
+        after_help = "Example:\n  keywrightd migrate-store --config /etc/keywright/keywrightd.toml --to-postgres 'postgres://keywright@db.internal/keywright?sslmode=verify-full' --password-file /etc/keywright/db-password"
+    )]
+    MigrateStore {
+        /// Configuration file (TOML), as it is for the embedded store.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Where to; without a password.
+        #[arg(long, value_name = "URL")]
+        to_postgres: String,
+        /// File with the password of the database, for its owner alone.
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
     },
     /// Everything for a laptop: SoftHSM token, CA, certificates, policies, daemon.
     #[command(after_help = "Example:\n  keywrightd dev --data ./demo-data --listen 127.0.0.1:0")]
@@ -86,6 +108,9 @@ enum Cmd {
         /// PKCS#11 module instead of the installed SoftHSM2.
         #[arg(long, value_name = "PATH")]
         module: Option<PathBuf>,
+        /// Keep the store in this PostgreSQL database; decided once, when DIR is made.
+        #[arg(long, value_name = "URL")]
+        store_postgres: Option<String>,
     },
 }
 
@@ -150,18 +175,34 @@ fn run(command: Cmd) -> Result<(), StartError> {
             ))
         }
         Cmd::CheckConfig { config, hsm } => check(&Config::read(&config)?, hsm),
-        Cmd::Init { config, admins } => {
+        Cmd::Init {
+            config,
+            admins,
+            join,
+        } => {
             let config = Config::read(&config)?;
-            block_on(init(&config, &admins))?;
-            anstream::println!("initialised; start it with: keywrightd serve --config FILE");
+            let done = if join {
+                block_on(init::join(&config))?;
+                "joined"
+            } else {
+                block_on(init::init(&config, &admins))?;
+                "initialised"
+            };
+            anstream::println!("{done}; start it with: keywrightd serve --config FILE");
             Ok(())
         }
+        Cmd::MigrateStore {
+            config,
+            to_postgres,
+            password_file,
+        } => migrate(&config, to_postgres, password_file),
         Cmd::Policy { command } => policy(&command),
         Cmd::Dev {
             data,
             listen,
             module,
-        } => develop(&data, listen, module),
+            store_postgres,
+        } => develop(&data, listen, module, store_postgres.as_deref()),
     }
 }
 
@@ -187,6 +228,9 @@ fn check(config: &Config, hsm: bool) -> Result<(), StartError> {
             config.data_dir.display()
         )));
     }
+    if config.store.is_some() {
+        block_on(app::probe_store(config))?;
+    }
     if hsm {
         let evidence = block_on(async {
             let hsm = open_hsm(config).await?;
@@ -204,6 +248,27 @@ fn check(config: &Config, hsm: bool) -> Result<(), StartError> {
         }
     }
     anstream::println!("configuration is valid");
+    Ok(())
+}
+
+fn migrate(
+    config: &Path,
+    to_postgres: String,
+    password_file: Option<PathBuf>,
+) -> Result<(), StartError> {
+    let config = Config::read(config)?;
+    let mut lines = format!("[store]\npostgres = {to_postgres:?}\n");
+    if let Some(file) = &password_file {
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
+        lines.push_str(&format!("password_file = {file:?}\n"));
+    }
+    let target = StoreConfig::new(to_postgres, password_file);
+    for Counted { table, rows } in block_on(migrate_store(&config, &target))? {
+        anstream::println!("{table:<20} {rows:>12}");
+    }
+    anstream::println!(
+        "every row is the same in both. Put this at the end of the configuration, and start the daemon:\n\n{lines}"
+    );
     Ok(())
 }
 
@@ -279,12 +344,13 @@ fn develop(
     data: &std::path::Path,
     listen: Option<std::net::SocketAddr>,
     module: Option<PathBuf>,
+    store_postgres: Option<&str>,
 ) -> Result<(), StartError> {
     let dev = Dev::new(data)?;
     let conf = dev.softhsm_conf()?;
     become_with_softhsm_conf(conf.into_os_string())?;
     block_on(async {
-        let mut config = dev.prepare(module).await?;
+        let mut config = dev.prepare(module, store_postgres).await?;
         if let Some(listen) = listen {
             config.listen.grpc = listen;
         }

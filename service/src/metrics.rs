@@ -33,6 +33,7 @@ const HSM_MISSING: &str = "keywright_hsm_missing_objects";
 const AUDIT_RECORDS: &str = "keywright_audit_records_total";
 const AUDIT_SECONDS: &str = "keywright_audit_commit_seconds";
 const AUDIT_UP: &str = "keywright_audit_up";
+const NODE_UP: &str = "keywright_node_up";
 const KEYS: &str = "keywright_keys";
 const ROTATION_DUE: &str = "keywright_keys_rotation_due";
 const REQUEST_PART_SECONDS: &str = "keywright_request_part_seconds";
@@ -97,6 +98,7 @@ pub fn describe() {
         "Time to write and sync one group of audit records"
     );
     describe_gauge!(AUDIT_UP, "1 when audit records can be written");
+    describe_gauge!(NODE_UP, "1 unless this node has lost touch with the others");
     describe_gauge!(KEYS, "Keys in the store");
     describe_gauge!(
         ROTATION_DUE,
@@ -131,7 +133,7 @@ fn describe_public() {
     );
     describe_counter!(
         CRLS,
-        "Times that the lists of an issuer were made, by outcome"
+        "Times that the lists of an issuer were made or taken from another node, by outcome"
     );
     describe_counter!(
         OCSP,
@@ -236,7 +238,7 @@ pub fn pki_http(kind: &'static str, outcome: &'static str) {
     counter!(HTTP, "kind" => kind, "outcome" => outcome).increment(1);
 }
 
-/// The lists of an issuer were made, or could not be.
+/// The lists of an issuer were made or taken, or could not be.
 pub fn crl(made: bool) {
     let outcome = if made { "ok" } else { "failed" };
     counter!(CRLS, "outcome" => outcome).increment(1);
@@ -325,6 +327,8 @@ pub struct Picture {
     pub hsm_queued: usize,
     /// Can records be written?
     pub audit: bool,
+    /// This node has not lost touch with the others.
+    pub node: bool,
     /// Keys there are.
     pub keys: usize,
     /// Keys to rotate.
@@ -355,6 +359,7 @@ pub fn refresh(picture: &Picture) {
     }
     gauge!(HSM_QUEUED).set(picture.hsm_queued as f64);
     gauge!(AUDIT_UP).set(one(picture.audit));
+    gauge!(NODE_UP).set(one(picture.node));
     gauge!(KEYS).set(picture.keys as f64);
     gauge!(ROTATION_DUE).set(picture.rotation_due as f64);
     gauge!(WRAPS_LEFT).set(picture.wraps_left as f64);

@@ -23,7 +23,7 @@ use keywright_client::{
     },
 };
 use keywright_hsm::fake::Fault;
-use keywright_service::ops::{destroy_due, save_last_use};
+use keywright_service::ops::{keep_rules, save_last_use};
 use tonic::{Code, Status};
 
 async fn change(admin: &Client, version: u32, state: S) -> Result<proto::Key, Status> {
@@ -42,7 +42,7 @@ async fn schedule(admin: &Client, version: u32, days: u32) -> Result<proto::Key,
         name: "k".into(),
         version,
         days,
-        revision: 0,
+        ..Default::default()
     };
     let response = admin.keys().schedule_destruction(request).await?;
     Ok(response.into_inner().key.unwrap())
@@ -148,7 +148,7 @@ async fn destruction_has_time_to_think_and_then_happens() {
 
     schedule(&admin, 1, 7).await.unwrap();
     it.clock.advance_days(6);
-    destroy_due(&it.app).await;
+    keep_rules(&it.app).await;
     assert_eq!(show(&admin).await.versions[0].state(), S::Deactivated);
     it.clock.advance_days(2);
     let objects = async || {
@@ -156,7 +156,7 @@ async fn destruction_has_time_to_think_and_then_happens() {
         it.app.hsm.objects(deadline).await.unwrap().len()
     };
     let before = objects().await;
-    destroy_due(&it.app).await;
+    keep_rules(&it.app).await;
     assert_eq!(objects().await, before - 1, "gone from the token");
     let key = show(&admin).await;
     assert_eq!(key.versions[0].state(), S::Destroyed, "the record stays");
@@ -221,7 +221,7 @@ async fn a_destruction_that_broke_off_is_finished() {
     it.clock.advance_days(8);
     // The token is gone: nothing happens, nothing is lost.
     it.device.inject([Fault::Unplugged]);
-    destroy_due(&it.app).await;
+    keep_rules(&it.app).await;
     assert_eq!(show(&admin).await.versions[0].state(), S::Suspended);
     it.device.plug_in();
     // The object is gone already, the record not yet.
@@ -236,7 +236,7 @@ async fn a_destruction_that_broke_off_is_finished() {
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    destroy_due(&it.app).await;
+    keep_rules(&it.app).await;
     assert_eq!(show(&admin).await.versions[0].state(), S::Destroyed);
 }
 
@@ -310,6 +310,7 @@ async fn labels_and_rules_change_and_decide() {
             rotate_after_days: days,
             rotate_after_wraps: wraps,
             wrap_limit: limit,
+            ..Default::default()
         }),
         ..Default::default()
     };

@@ -312,6 +312,7 @@ fn fresh(number: u32) -> KeyVersion {
         number: VersionNumber::new(number).unwrap(),
         state: KeyState::Active,
         destroy_at_ms: None,
+        brown_out_until_ms: None,
         on_token: KeyRef {
             object: ObjectId([0; 16]),
             spec: KeySpec::Aes256,
@@ -366,7 +367,8 @@ fn states_follow_the_table(moves: Vec<Move>) -> Result<(), TestCaseError> {
                 next.push(('A', false));
                 primary = u32::try_from(next.len()).unwrap();
                 can = true;
-                Ok(key.rotated(fresh(primary)))
+                revision += 1;
+                key.with_version(fresh(primary)).promoted(0)
             }
             1 => {
                 let legal = |from: char| LEGAL.contains(&format!("{from}{}", LETTERS[to]).as_str());
@@ -541,6 +543,7 @@ fn rules_are_checked(
         rotate_after_days: Some(days),
         rotate_after_wraps: Some(wraps),
         wrap_limit: Some(limit),
+        ..Rules::default()
     };
     let legal = (1..=3650).contains(&days)
         && (1..=1 << 30).contains(&wraps)

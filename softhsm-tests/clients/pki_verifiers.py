@@ -3,7 +3,7 @@ returns None when it is content, NotApplicable with the reason, or raises Refuse
 
 import subprocess
 import tempfile
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -176,11 +176,16 @@ def webpki_certificate(d):
     must([*clock(d), *KEYWRIGHT, d.pem("document.pem", [d.certificate]), *webpki_paths(d)], "valid;")
 
 
-def webpki_crl(d):
+def good_end_entities(d, at_least=timedelta()):
+    """Those a list can be judged about, which are good for so long; and those below an authority on it."""
     now = datetime.now(timezone.utc) if d.is_now() else d.moment
     others = [c for c in d.others if in_scope(d.crl, c) and not is_ca(c)
-              and c.not_valid_before_utc <= now < c.not_valid_after_utc]
-    below = d.below[:3] if d.is_now() else []
+              and c.not_valid_before_utc <= now < c.not_valid_after_utc - at_least]
+    return others, d.below[:3] if d.is_now() else []
+
+
+def webpki_crl(d):
+    others, below = good_end_entities(d)
     if not (others or below):
         return NotApplicable("judges a list only about an end entity that is good, of which there is none; "
                              "the Rust tests read it")

@@ -85,10 +85,30 @@ impl Daemon {
     ///
     /// # Errors
     /// Exit status and standard error.
-    pub fn try_start(dir: &Path, mut command: Command) -> Result<Self, (ExitStatus, String)> {
+    pub fn try_start(dir: &Path, command: Command) -> Result<Self, (ExitStatus, String)> {
+        Self::try_start_on(dir, command, None)
+    }
+
+    /// With its store in this PostgreSQL database.
+    ///
+    /// # Panics
+    /// As for [`Daemon::start`].
+    #[must_use]
+    pub fn start_on(dir: &Path, postgres: &str) -> Self {
+        match Self::try_start_on(dir, Command::new(binary("keywrightd")), Some(postgres)) {
+            Ok(daemon) => daemon,
+            Err((status, log)) => panic!("the daemon ended with {status}: {log}"),
+        }
+    }
+
+    fn try_start_on(
+        dir: &Path,
+        mut command: Command,
+        postgres: Option<&str>,
+    ) -> Result<Self, (ExitStatus, String)> {
         fs::create_dir_all(dir).unwrap();
         let log = dir.with_extension("log");
-        let mut child = spawn(&mut command, dir, &log);
+        let mut child = spawn(&mut command, dir, postgres, &log);
         let (mut addr, mut admin) = (None, None);
         let stdout = BufReader::new(child.stdout.take().unwrap());
         for line in stdout.lines().map_while(Result::ok) {
@@ -200,10 +220,11 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(command: &mut Command, dir: &Path, log: &Path) -> Child {
+fn spawn(command: &mut Command, dir: &Path, postgres: Option<&str>, log: &Path) -> Child {
     command
         .args(["dev", "--listen", "127.0.0.1:0", "--data"])
         .arg(dir)
+        .args(postgres.map(|url| format!("--store-postgres={url}")))
         .stdout(Stdio::piped())
         .stderr(fs::File::create(log).unwrap())
         .spawn()
@@ -213,7 +234,7 @@ fn spawn(command: &mut Command, dir: &Path, log: &Path) -> Child {
 /// Starts a daemon and kills it after a while, wherever it is then.
 pub fn start_and_kill(dir: &Path, after: Duration) {
     let mut command = Command::new(binary("keywrightd"));
-    let mut child = spawn(&mut command, dir, &dir.with_extension("log"));
+    let mut child = spawn(&mut command, dir, None, &dir.with_extension("log"));
     thread::sleep(after);
     child.kill().unwrap();
     child.wait().unwrap();

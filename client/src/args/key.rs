@@ -48,6 +48,15 @@ keywright key create inbox/partners --spec rsa-3072 --use decrypt")]
         /// Name of the key.
         name: String,
     },
+    /// When keys are rotated next, and what they have done since the last time.
+    #[command(
+        after_help = "Examples:\n  keywright key rotation-status\n  keywright key rotation-status --prefix payments/"
+    )]
+    RotationStatus {
+        /// Only names that begin with this.
+        #[arg(long, default_value = "")]
+        prefix: String,
+    },
     /// Stop a version, or all of them, for now: neither protects nor processes.
     #[command(
         after_help = "Examples:\n  keywright key suspend payments/cards\n  keywright key suspend payments/cards --version 2"
@@ -76,8 +85,10 @@ keywright key update payments/cards --rotate-after-days 90 --wrap-limit 10000000
 keywright key update payments/cards --label team=payments --label tier=1")]
     Update(Changes),
     /// Plan the end of versions: from now on they do nothing, and after the days their
-    /// material is destroyed in the HSM. Active versions are refused.
+    /// material is destroyed in the HSM. Active versions are refused, and those that are
+    /// still needed: used lately, or found by a rewrap job that has not moved everything.
     #[command(after_help = "Examples:\n  \
+keywright key schedule-destruction payments/cards --version 1 --brown-out 24h\n  \
 keywright key schedule-destruction payments/cards --version 1 --days 30\n  \
 keywright key cancel-destruction payments/cards --version 1")]
     ScheduleDestruction(Destruction),
@@ -131,6 +142,10 @@ pub(crate) struct Destruction {
     /// Time to think again, 7 to 90 days.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) days: u32,
+    /// Schedule nothing yet: let the version do nothing for so long (90m, 24h, 7d), after
+    /// which it comes back by itself. `key show` says who it was refused to.
+    #[arg(long, value_name = "TIME", value_parser = super::pki::span, requires = "version", conflicts_with = "days")]
+    pub(crate) brown_out: Option<super::pki::Span>,
 }
 
 #[derive(Debug, Flags)]
@@ -152,6 +167,15 @@ pub(crate) struct Changes {
     /// Rotate when the primary version has wrapped this often.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) rotate_after_wraps: Option<u64>,
+    /// Rotate when the primary version has sealed so many bytes, from 1 MiB.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rotate_after_bytes: Option<u64>,
+    /// Does the appliance rotate by itself what is due (true), or only say so (false)?
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
+    pub(crate) rotate_automatically: Option<bool>,
+    /// So many days after another version followed it a version processes only.
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) deactivate_after_days: Option<u32>,
     /// A version refuses to wrap more often than this.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) wrap_limit: Option<u64>,

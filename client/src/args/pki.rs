@@ -12,8 +12,9 @@ pub(crate) use certificate::Target;
 pub(crate) use certificate::{
     Block, Cause, Find, Issue, KeyType, Renew, Request, Revoke, Sign, Verify, Written,
 };
+pub(super) use parse::span;
 pub(crate) use parse::{Bytes, Span};
-use parse::{octets, serial, span};
+use parse::{octets, serial};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Pki {

@@ -1,5 +1,6 @@
 //! `keywright key …`.
 
+mod rotation;
 mod show;
 
 use std::{collections::BTreeMap, io::Write};
@@ -50,7 +51,8 @@ pub(crate) async fn run(client: &Client, command: Key, output: Output) -> Result
             let response = client.keys().rotate_key(RotateKeyRequest { name }).await?;
             show(response.into_inner().key, output)
         }
-        Key::List { prefix } => list(client, prefix, output).await,
+        Key::List { prefix } => list(client, &prefix, output).await,
+        Key::RotationStatus { prefix } => rotation::status(&all(client, &prefix).await?, output),
         Key::Suspend(which) => change(client, which, KeyState::Suspended, output).await,
         Key::Resume(which) => change(client, which, KeyState::Active, output).await,
         Key::Deactivate(which) => change(client, which, KeyState::Deactivated, output).await,
@@ -113,14 +115,20 @@ async fn public(
 
 async fn schedule(
     client: &Client,
-    Destruction { which, days }: Destruction,
+    Destruction {
+        which,
+        days,
+        brown_out,
+    }: Destruction,
     output: Output,
 ) -> Result<(), Failure> {
+    let minutes = brown_out.map_or(0, |time| time.seconds.div_ceil(60));
     let request = ScheduleDestructionRequest {
         name: which.name,
         version: which.version.unwrap_or(0),
         days,
         revision: which.revision.unwrap_or(0),
+        brown_out_minutes: u32::try_from(minutes).unwrap_or(u32::MAX),
     };
     let response = client.keys().schedule_destruction(request).await?;
     show(response.into_inner().key, output)
@@ -161,6 +169,9 @@ async fn update(client: &Client, changes: Changes, output: Output) -> Result<(),
     let rules_change = changes.default_rules
         || changes.rotate_after_days.is_some()
         || changes.rotate_after_wraps.is_some()
+        || changes.rotate_after_bytes.is_some()
+        || changes.rotate_automatically.is_some()
+        || changes.deactivate_after_days.is_some()
         || changes.wrap_limit.is_some();
     if !new_labels && !rules_change && changes.minimum_version.is_none() {
         return Err(Failure::new(
@@ -179,6 +190,13 @@ async fn update(client: &Client, changes: Changes, output: Output) -> Result<(),
     let rules = KeyRules {
         rotate_after_days: changes.rotate_after_days.unwrap_or(old.rotate_after_days),
         rotate_after_wraps: changes.rotate_after_wraps.unwrap_or(old.rotate_after_wraps),
+        rotate_after_bytes: changes.rotate_after_bytes.unwrap_or(old.rotate_after_bytes),
+        rotate_by_hand: changes
+            .rotate_automatically
+            .map_or(old.rotate_by_hand, |automatically| !automatically),
+        deactivate_after_days: changes
+            .deactivate_after_days
+            .unwrap_or(old.deactivate_after_days),
         wrap_limit: changes.wrap_limit.unwrap_or(old.wrap_limit),
     };
     let request = UpdateKeyRequest {
@@ -210,22 +228,27 @@ fn once(labels: Vec<(String, String)>) -> Result<BTreeMap<String, String>, Failu
     Ok(map)
 }
 
-async fn list(client: &Client, prefix: String, output: Output) -> Result<(), Failure> {
+/// All keys whose names begin with `prefix`.
+async fn all(client: &Client, prefix: &str) -> Result<Vec<proto::Key>, Failure> {
     let mut keys = Vec::new();
     let mut page_token = String::new();
     loop {
         let request = ListKeysRequest {
             page_size: PAGE,
             page_token,
-            prefix: prefix.clone(),
+            prefix: prefix.to_owned(),
         };
         let page = client.keys().list_keys(request).await?.into_inner();
         keys.extend(page.keys);
         page_token = page.next_page_token;
         if page_token.is_empty() {
-            break;
+            return Ok(keys);
         }
     }
+}
+
+async fn list(client: &Client, prefix: &str, output: Output) -> Result<(), Failure> {
+    let keys = all(client, prefix).await?;
     if output == Output::Json {
         return output::json(&Value::Array(keys.iter().map(key_json).collect()));
     }

@@ -2,16 +2,12 @@
 //! by the code that will enforce them, and by nothing else; this program knows no policy
 //! language.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::process::{Command, Stdio};
 
 use keywright_client::{Failure, FailureKind};
 
+use super::daemon::{DAEMON, daemon};
 use crate::args::{Output, Policy};
-
-const DAEMON: &str = "keywrightd";
 
 pub(crate) fn run(command: &Policy, output: Output) -> Result<(), Failure> {
     let (verb, dir) = match command {
@@ -50,13 +46,4 @@ pub(crate) fn run(command: &Policy, output: Output) -> Result<(), Failure> {
         "" => failure,
         why => failure.hint(format_args!(": {why}")),
     })
-}
-
-/// The one beside us, which is of our release; else the one on the PATH.
-fn daemon() -> PathBuf {
-    std::env::current_exe()
-        .ok()
-        .and_then(|this| this.parent().map(|dir| dir.join(DAEMON)))
-        .filter(|beside| beside.is_file())
-        .unwrap_or_else(|| Path::new(DAEMON).to_owned())
 }

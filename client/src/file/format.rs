@@ -109,6 +109,29 @@ impl FileHeader {
     }
 }
 
+/// Where the envelope headers of a file are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FileLayout {
+    /// Of the first one.
+    pub(crate) first: usize,
+    /// From one to the next.
+    pub(crate) segment: usize,
+}
+
+impl FileLayout {
+    /// Bytes at the front of a file that say it.
+    pub(crate) const FRONT: usize = FILE_HEADER_LEN;
+
+    /// None when this is not the front of an encrypted file.
+    pub(crate) fn parse(front: &[u8]) -> Option<Self> {
+        let header = FileHeader::parse(front).ok()?;
+        Some(Self {
+            first: FILE_HEADER_LEN,
+            segment: header.sealed_segment_bytes(),
+        })
+    }
+}
+
 fn lengths(bytes: usize, each: usize) -> Vec<u32> {
     let length = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let mut out = vec![length(each); bytes / each];

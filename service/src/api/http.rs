@@ -50,13 +50,18 @@ async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
     } else {
         "down"
     };
-    let ready = hsm == "ready" && audit == "ready";
+    let node = if admin.app.membership.serves() {
+        "ready"
+    } else {
+        "fenced: it has lost touch with the other nodes"
+    };
+    let ready = [hsm, audit, node] == ["ready"; 3];
     let status = if ready {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let body = serde_json::json!({ "ready": ready, "hsm": hsm, "audit": audit });
+    let body = serde_json::json!({ "ready": ready, "hsm": hsm, "audit": audit, "node": node });
     (
         status,
         [("content-type", "application/json")],

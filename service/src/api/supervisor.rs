@@ -70,6 +70,9 @@ pub(crate) async fn keep_telling(app: Arc<App>) {
 }
 
 fn status(app: &App) -> &'static str {
+    if !app.membership.serves() {
+        return "not ready: this node has lost touch with the others";
+    }
     match (app.hsm.state(), app.audit.healthy()) {
         (State::Ready, true) => "serving",
         (State::Ready, false) => "not ready: the audit log cannot be written",

@@ -24,7 +24,7 @@ pub(super) struct Census {
 pub(super) fn take(
     contents: &Contents,
     pki: &Authorities,
-    canary: &KeyRef,
+    own: &[KeyRef],
     objects: &[TokenObject],
 ) -> Census {
     let on_token: HashSet<ObjectId> = objects.iter().filter_map(|o| o.id).collect();
@@ -32,7 +32,7 @@ pub(super) fn take(
         .keys
         .iter()
         .flat_map(|key| key.versions().map(move |v| (&key.name, v)));
-    let mut known = HashSet::from([canary.object]);
+    let mut known: HashSet<ObjectId> = own.iter().map(|key| key.object).collect();
     let mut missing = 0;
     for responder in &pki.responders {
         let object = responder.key.object;
@@ -115,7 +115,7 @@ mod tests {
         let found = take(
             &contents,
             &Authorities::default(),
-            &canary,
+            &[canary],
             &[object(1), object(9), object(77), half_written],
         );
         assert_eq!(

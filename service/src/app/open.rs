@@ -9,20 +9,21 @@ use std::{
 
 use keywright_hsm::{self as hsm, Hsm, KeyRef, Options, pkcs11};
 
-use super::{RELEASE, StartError, census};
+use super::{RELEASE, StartError, census, lost_store, open_store};
 use crate::{
     api::Tenants,
-    audit::{Audit, Entry, Event, Log, Opened as OpenedLog},
+    audit::{Audit, Entry, Event, Log, LogError, Opened as OpenedLog},
     authorities::Authorities,
     clock::{Clock, Entropy, System},
     config::{Config, TenantConfig},
     key::TenantId,
     keyring::Keyring,
     ledger::Ledger,
+    membership::{LEASE, Membership},
     metrics::HsmMetrics,
-    ops::App,
+    ops::{App, Pauses, nodes},
     policy::Engine,
-    store::{Contents, SqliteStore, Store, Tenant},
+    store::{Anchors, Contents, Known, LogId, NodeId, Store, StoreError, Tenant},
 };
 
 /// Ready to serve.
@@ -36,35 +37,24 @@ pub struct Opened {
 
 /// For everything at start that asks the token.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a token is looked for that is not there, and the pause in between.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) async fn open(config: &Config) -> Result<Opened, StartError> {
     let (store, contents, canary) = initialised_store(config).await?;
     let engine =
         Engine::read(&config.policies_dir).map_err(|e| StartError::Setup(e.to_string()))?;
     let OpenedLog {
-        log,
-        torn_bytes,
-        empty,
-    } = Log::open(
-        &config.data_dir.join("audit"),
-        config.limits.audit_segment_bytes,
-        contents.anchor,
-    )
-    .map_err(|e| StartError::Data(e.to_string()))?;
-    if empty {
-        return Err(StartError::Data(format!(
-            "the audit log under {} is empty, although the appliance is initialised; restore it",
-            config.data_dir.display()
-        )));
-    }
-
+        log, torn_bytes, ..
+    } = open_log(config, &contents.anchors, store.is_shared())?;
     let hsm = the_same_token(config, &canary).await?;
-    let objects = hsm.objects(Instant::now() + PATIENCE).await?;
-    let pki = store
-        .load_authorities()
-        .await
-        .map_err(|e| StartError::Data(e.to_string()))?;
-    let census = census::take(&contents, &pki, &canary, &objects);
+    let objects = again(async || hsm.objects(Instant::now() + PATIENCE).await).await?;
+    let data = |e: StoreError| StartError::Data(e.to_string());
+    let pki = store.load_authorities().await.map_err(data)?;
+    let signer = store.signer().await.map_err(data)?;
+    let own: Vec<KeyRef> = std::iter::once(canary).chain(signer).collect();
+    let census = census::take(&contents, &pki, &own, &objects);
     let tenants = tenants(config, store.as_ref(), &contents).await?;
     let started = Event::Started {
         release: RELEASE,
@@ -90,34 +80,102 @@ pub(super) async fn open(config: &Config) -> Result<Opened, StartError> {
     std::fs::create_dir_all(&crl_dir)
         .map_err(|e| StartError::Data(format!("{}: {e}", crl_dir.display())))?;
     let ledger = Ledger::start(Arc::clone(&store));
-    let authorities = Authorities::new(pki, ledger).map_err(|e| StartError::Data(e.to_string()))?;
+    let authorities = Authorities::new(pki, ledger, store.is_shared()).map_err(data)?;
+    let membership = Arc::new(membership(store.as_ref(), contents.known)?);
+    let names = tenants.ids().map(|(name, id)| (id, name.to_owned()));
     let app = App {
         hsm,
+        tenants: names.collect(),
         authorities: Arc::new(authorities),
         crl_dir,
         store,
-        keyring: Arc::new(Keyring::new(contents.keys, engine)),
+        keyring: Arc::new(Keyring::new(contents.keys, engine, Arc::clone(&membership))),
+        membership,
         audit,
         clock,
         entropy: Arc::new(System),
         limits: config.limits,
         reserving: tokio::sync::Mutex::new(()),
+        watchers: Arc::new(tokio::sync::Semaphore::new(config.limits.job_watchers)),
+        pauses: Pauses::default(),
     };
+    if app.store.is_shared() {
+        join(&app).await?;
+    }
     Ok(Opened {
         app: Arc::new(app),
         tenants,
     })
 }
 
-/// There is an audit log and no store to it.
-pub(crate) fn lost_store(config: &Config) -> String {
-    let dir = config.data_dir.display();
-    format!(
-        "the audit log under {dir} has records, but keywright.db knows of no appliance: it was lost or exchanged. Restore {dir}/keywright.db; nothing was changed. (To begin anew, and lose what the old keys protect: move {dir} away.)"
-    )
+/// Among the others. The life of this process before the last crash has its lease for some
+/// seconds yet.
+async fn join(app: &App) -> Result<(), StartError> {
+    let until = Instant::now() + LEASE + PAUSE;
+    loop {
+        let joined = nodes::join(app).await;
+        match joined.map_err(|e| StartError::Data(format!("{e:?}")))? {
+            None => return Ok(()),
+            Some(twin) if Instant::now() > until => {
+                return Err(StartError::Data(nodes::is_twin(&twin)));
+            }
+            Some(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
 }
 
-fn log_has_records(data_dir: &Path) -> bool {
+/// The audit log of an appliance that was initialised.
+fn open_log(config: &Config, anchors: &Anchors, shared: bool) -> Result<OpenedLog, StartError> {
+    let dir = config.data_dir.display();
+    if shared && !anchors.is_empty() && !log_has_records(&config.data_dir) {
+        return Err(StartError::Data(format!(
+            "this machine is not yet a node of the appliance that this store belongs to: keywrightd init --join. (If it was one: the audit log under {dir} is gone; restore it.)"
+        )));
+    }
+    let opened = Log::open(
+        &config.data_dir.join("audit"),
+        config.limits.audit_segment_bytes,
+        anchors,
+    )
+    .map_err(|e| match e {
+        LogError::Truncated { .. } if shared => format!(
+            "{e}. (Of a node that joined others audit/log-id says which log it is; without it, restore that.)"
+        ),
+        e => e.to_string(),
+    })
+    .map_err(StartError::Data)?;
+    let log = opened.log.id();
+    if log != LogId::FIRST && !opened.anchored {
+        let path = config.data_dir.join("audit");
+        return Err(StartError::Data(
+            LogError::Foreign { path, log }.to_string(),
+        ));
+    }
+    if opened.empty {
+        return Err(StartError::Data(format!(
+            "the audit log under {dir} is empty, although the appliance is initialised; restore it"
+        )));
+    }
+    Ok(opened)
+}
+
+/// Among those who use the same store, for this life of this process.
+fn membership(store: &dyn Store, known: Known) -> Result<Membership, StartError> {
+    if !store.is_shared() {
+        return Ok(Membership::alone());
+    }
+    let mut id = NodeId([0; 16]);
+    System
+        .fill(&mut id.0)
+        .map_err(|e| StartError::Other(e.to_string()))?;
+    // For people who read that somebody is waited for.
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = format!("{}:{}", host.trim(), std::process::id());
+    tracing::info!(node = %id, name, "one of the nodes of this store");
+    Ok(Membership::of_many(id, name, known))
+}
+
+pub(crate) fn log_has_records(data_dir: &Path) -> bool {
     let segments = std::fs::read_dir(data_dir.join("audit"));
     segments.is_ok_and(|entries| {
         entries
@@ -140,7 +198,8 @@ async fn initialised_store(
             config.data_dir.display()
         ))
     };
-    if !config.data_dir.join("keywright.db").exists() {
+    // Opening it would make it.
+    if config.store.is_none() && !config.embedded_store().exists() {
         return Err(not_initialised());
     }
     let store = open_store(config).await?;
@@ -154,12 +213,16 @@ async fn initialised_store(
     Ok((store, contents, canary))
 }
 
-/// Opens the token and sees that it is the one this data directory belongs to.
-async fn the_same_token(config: &Config, canary: &KeyRef) -> Result<Hsm, StartError> {
+/// Opens the token and sees that it is the one this store belongs to.
+pub(crate) async fn the_same_token(config: &Config, canary: &KeyRef) -> Result<Hsm, StartError> {
     let hsm = open_hsm(config).await?;
-    hsm.check(Some(canary.clone()), Instant::now() + PATIENCE).await.map_err(|e| {
+    let check = async || {
+        hsm.check(Some(canary.clone()), Instant::now() + PATIENCE)
+            .await
+    };
+    again(check).await.map_err(|e| {
         let text = format!(
-            "this token does not hold the appliance's own key, so it is not the token this data directory belongs to: {e}"
+            "this token does not hold the appliance's own key, so it is not the token this store belongs to: {e}"
         );
         hsm::Error::new(e.kind(), text)
     })?;
@@ -167,23 +230,34 @@ async fn the_same_token(config: &Config, canary: &KeyRef) -> Result<Hsm, StartEr
     Ok(hsm)
 }
 
-/// Opens the store under the data directory.
-///
-/// # Errors
-/// [`StartError::Data`].
-pub async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
-    let path = config.data_dir.join("keywright.db");
-    let store = SqliteStore::open(&path)
-        .await
-        .map_err(|e| StartError::Data(format!("{}: {e}", path.display())))?;
-    Ok(Arc::new(store))
-}
-
 /// Loads the module, logs in, probes and attacks, starts the workers.
 ///
 /// # Errors
 /// [`StartError::Hsm`].
 pub async fn open_hsm(config: &Config) -> Result<Hsm, StartError> {
+    let opened = again(async || match opened(config).await {
+        Err(StartError::Hsm(e)) => Err(e),
+        settled => Ok(settled),
+    });
+    opened.await?
+}
+
+/// SoftHSM2 shows no token for a moment while another process logs in to it, and a network
+/// HSM may come up together with us. Never after a PIN was refused.
+async fn again<T>(what: impl AsyncFn() -> hsm::Result<T>) -> hsm::Result<T> {
+    for _ in 1..TRIES {
+        match what().await {
+            Err(e) if matches!(e.kind(), hsm::Kind::Gone | hsm::Kind::Stale) => {
+                tracing::warn!(error = %e, "the token is not there; looking again");
+                tokio::time::sleep(PAUSE).await;
+            }
+            settled => return settled,
+        }
+    }
+    what().await
+}
+
+async fn opened(config: &Config) -> Result<Hsm, StartError> {
     let token = config.hsm.token(&config.data_dir)?;
     let (workers, queue_jobs) = (config.hsm.workers, config.hsm.queue_jobs);
     let check_every = Duration::from_millis(config.hsm.check_every_ms);

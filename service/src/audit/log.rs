@@ -15,7 +15,7 @@ use rustix::fs::OFlags;
 use serde::Deserialize;
 
 use super::record::{Entry, GENESIS_HASH, line, line_hash};
-use crate::store::Anchor;
+use crate::store::{Anchor, Anchors, LogId};
 
 /// Why the log cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -50,11 +50,28 @@ pub enum LogError {
         /// Number of the record.
         seq: u64,
     },
+    /// A log of which the store knows nothing.
+    #[error(
+        "audit log {path}: the store does not know this log ({log}); it belongs to another appliance, or this node was not added: keywrightd init --join", path = path.display()
+    )]
+    Foreign {
+        /// Which folder.
+        path: PathBuf,
+        /// Its id.
+        log: LogId,
+    },
+    /// Its name of its own cannot be read.
+    #[error("audit log {path}: the id of this log cannot be read; restore the file", path = path.display())]
+    Nameless {
+        /// Which file.
+        path: PathBuf,
+    },
 }
 
 /// The open log.
 #[derive(Debug)]
 pub struct Log {
+    id: LogId,
     dir: PathBuf,
     segment_bytes: u64,
     file: File,
@@ -73,6 +90,8 @@ pub struct Opened {
     pub torn_bytes: u64,
     /// No record was ever written.
     pub empty: bool,
+    /// The store has seen it.
+    pub anchored: bool,
 }
 
 #[derive(Deserialize)]
@@ -86,15 +105,13 @@ impl Log {
     ///
     /// # Errors
     /// [`LogError`]; nothing is changed except that an unfinished last line is cut off.
-    pub fn open(
-        dir: &Path,
-        segment_bytes: u64,
-        anchor: Option<Anchor>,
-    ) -> Result<Opened, LogError> {
+    pub fn open(dir: &Path, segment_bytes: u64, anchors: &Anchors) -> Result<Opened, LogError> {
         fs::create_dir_all(dir).map_err(io_error(dir))?;
+        let id = read_id(dir)?;
         let segments = segments(dir)?;
+        let anchor = anchors.get(&id);
         if let Some(anchor) = anchor {
-            check_anchor(dir, &segments, anchor)?;
+            check_anchor(dir, &segments, *anchor)?;
         }
         let Some((first, path)) = segments.last() else {
             let head = Anchor {
@@ -104,6 +121,7 @@ impl Log {
             let (file, path) = new_segment(dir, 1)?;
             return Ok(Opened {
                 log: Self {
+                    id,
                     dir: dir.to_owned(),
                     segment_bytes,
                     file,
@@ -113,6 +131,7 @@ impl Log {
                 },
                 torn_bytes: 0,
                 empty: true,
+                anchored: anchor.is_some(),
             });
         };
         let before = match segments.len().checked_sub(2).and_then(|i| segments.get(i)) {
@@ -137,7 +156,9 @@ impl Log {
         }
         Ok(Opened {
             empty: end.head.seq == 0,
+            anchored: anchor.is_some(),
             log: Self {
+                id,
                 dir: dir.to_owned(),
                 segment_bytes,
                 file,
@@ -147,6 +168,31 @@ impl Log {
             },
             torn_bytes,
         })
+    }
+
+    /// Gives a folder without records the name of a log of its own, for a node that joins
+    /// others. Once is enough: one that was given stays.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn name(dir: &Path, id: LogId) -> Result<(), LogError> {
+        fs::create_dir_all(dir).map_err(io_error(dir))?;
+        let path = dir.join(ID);
+        if path.exists() {
+            return Ok(());
+        }
+        let beside = path.with_extension("new");
+        fs::write(&beside, format!("{id}\n"))
+            .and_then(|()| File::open(&beside)?.sync_all())
+            .and_then(|()| fs::rename(&beside, &path))
+            .and_then(|()| File::open(dir)?.sync_all())
+            .map_err(io_error(&path))
+    }
+
+    /// Which log this is.
+    #[must_use]
+    pub fn id(&self) -> LogId {
+        self.id
     }
 
     /// Number and hash of the last durable record.
@@ -222,6 +268,23 @@ fn io_error(path: &Path) -> impl Fn(io::Error) -> LogError + '_ {
     |source| LogError::Io {
         path: path.to_owned(),
         source,
+    }
+}
+
+/// Absent: the log that the appliance began with.
+const ID: &str = "log-id";
+
+fn read_id(dir: &Path) -> Result<LogId, LogError> {
+    let path = dir.join(ID);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(LogId::FIRST),
+        Err(e) => return Err(io_error(&path)(e)),
+    };
+    let mut id = LogId::FIRST;
+    match hex::decode_to_slice(text.trim_end(), &mut id.0) {
+        Ok(()) if id != LogId::FIRST => Ok(id),
+        _ => Err(LogError::Nameless { path }),
     }
 }
 
@@ -359,7 +422,7 @@ mod tests {
     }
 
     fn open(dir: &Path) -> Result<Opened, LogError> {
-        Log::open(dir, 2_000, None)
+        Log::open(dir, 2_000, &Anchors::new())
     }
 
     fn write(log: &mut Log, n: usize) {
@@ -424,28 +487,52 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut log = open(dir.path()).unwrap().log;
         write(&mut log, 2);
-        let anchor = Some(log.head());
+        let anchor = Anchors::from([(LogId::FIRST, log.head())]);
         write(&mut log, 30);
         drop(log);
-        Log::open(dir.path(), 2_000, anchor).unwrap();
+        assert!(Log::open(dir.path(), 2_000, &anchor).unwrap().anchored);
         // The last segments removed, or everything.
         let all = segments(dir.path()).unwrap();
-        let seen = Some(Anchor {
+        let seen = Anchor {
             seq: 32,
             hash: [0; 32],
-        });
+        };
+        let seen = Anchors::from([(LogId::FIRST, seen)]);
         fs::remove_file(&all.last().unwrap().1).unwrap();
         assert!(matches!(
-            Log::open(dir.path(), 2_000, seen),
+            Log::open(dir.path(), 2_000, &seen),
             Err(LogError::Truncated { .. })
         ));
         for (_, path) in &all {
             let _ = fs::remove_file(path);
         }
         assert!(matches!(
-            Log::open(dir.path(), 2_000, anchor),
+            Log::open(dir.path(), 2_000, &anchor),
             Err(LogError::Truncated { .. })
         ));
+    }
+
+    #[test]
+    fn a_log_of_another_node_has_an_anchor_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = LogId([7; 16]);
+        Log::name(dir.path(), id).unwrap();
+        Log::name(dir.path(), LogId([8; 16])).unwrap();
+        let mut opened = open(dir.path()).unwrap();
+        assert_eq!((opened.log.id(), opened.anchored), (id, false));
+        write(&mut opened.log, 3);
+        let head = opened.log.head();
+        let seen = Anchor { seq: 9, ..head };
+        let anchors = Anchors::from([(LogId::FIRST, seen), (id, head)]);
+        assert!(Log::open(dir.path(), 2_000, &anchors).unwrap().anchored);
+        // Without its name it would be the first one, and that is not what it holds.
+        fs::remove_file(dir.path().join(ID)).unwrap();
+        let first = Log::open(dir.path(), 2_000, &anchors);
+        assert!(matches!(first, Err(LogError::Truncated { seq: 9, .. })));
+        for spoilt in ["", "07", "zz", &LogId::FIRST.to_string()] {
+            fs::write(dir.path().join(ID), spoilt).unwrap();
+            assert!(matches!(open(dir.path()), Err(LogError::Nameless { .. })));
+        }
     }
 
     #[test]

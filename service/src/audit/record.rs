@@ -117,6 +117,15 @@ pub enum Event {
         /// Who may administer keys.
         admins: Vec<String>,
     },
+    /// First record of another node of the same appliance.
+    Joined {
+        /// Release that wrote it.
+        release: &'static str,
+        /// Token the appliance belongs to, as this node sees it.
+        token_serial: String,
+        /// The log that begins here.
+        log: String,
+    },
     /// The daemon came up.
     Started {
         /// Release.
@@ -150,6 +159,17 @@ pub enum Event {
     Destroying,
     /// It is done: the material is gone from the HSM.
     Destroyed,
+    /// A key is about to be rotated by one of its rules.
+    Rotating {
+        /// Which rule: age, wraps, bytes.
+        due: &'static str,
+    },
+    /// It is done.
+    Rotated,
+    /// An old version of a key is about to be deactivated by a rule.
+    Deactivating,
+    /// A version that did nothing for a try is about to do again what it did.
+    BrownOutEnding,
     /// A signer of OCSP answers has a new certificate.
     ResponderIssued,
     /// The daemon went down in good order.
@@ -162,12 +182,17 @@ impl Entry {
     pub fn event(event: Event) -> Self {
         let action = match &event {
             Event::Genesis { .. } => "genesis",
+            Event::Joined { .. } => "joined",
             Event::Started { .. } => "started",
             Event::PoliciesReloaded { .. } => "policies_reloaded",
             Event::Suppressed { .. } => "suppressed",
             Event::AuditResumed => "audit_resumed",
             Event::Destroying => "destroying",
             Event::Destroyed => "destroyed",
+            Event::Rotating { .. } => "rotating",
+            Event::Rotated => "rotated",
+            Event::Deactivating => "deactivating",
+            Event::BrownOutEnding => "brown_out_ending",
             Event::ResponderIssued => "responder_issued",
             Event::Stopped => "stopped",
         };

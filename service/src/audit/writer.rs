@@ -16,7 +16,7 @@ use crate::{
     clock::Clock,
     error::{Error, Reason, Result},
     metrics,
-    store::Anchor,
+    store::{Anchor, LogId},
 };
 
 /// The way into the audit log; clones are the same log.
@@ -25,6 +25,7 @@ pub struct Audit {
     queue: mpsc::Sender<Waiting>,
     status: Arc<Mutex<Status>>,
     wait: Duration,
+    log: LogId,
 }
 
 struct Waiting {
@@ -59,6 +60,7 @@ impl Audit {
             healthy: true,
         }));
         let shared = Arc::clone(&status);
+        let id = log.id();
         thread::Builder::new()
             .name("audit".into())
             .spawn(move || write(log, waiting, clock.as_ref(), &shared))
@@ -67,6 +69,7 @@ impl Audit {
             queue,
             status,
             wait,
+            log: id,
         })
     }
 
@@ -98,6 +101,12 @@ impl Audit {
     #[must_use]
     pub fn healthy(&self) -> bool {
         self.status.lock().healthy
+    }
+
+    /// Which log this is.
+    #[must_use]
+    pub fn log(&self) -> LogId {
+        self.log
     }
 
     /// Number and hash of the last durable record.
@@ -193,10 +202,10 @@ fn commit(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::System;
+    use crate::{clock::System, store::Anchors};
 
     fn start(dir: &std::path::Path) -> Audit {
-        let log = Log::open(dir, 1 << 20, None).unwrap().log;
+        let log = Log::open(dir, 1 << 20, &Anchors::new()).unwrap().log;
         Audit::start(log, Arc::new(System), Duration::from_secs(5)).unwrap()
     }
 
@@ -224,7 +233,11 @@ mod tests {
         assert_eq!(audit.head().seq, 500);
         drop(audit);
         assert_eq!(
-            Log::open(dir.path(), 1 << 20, None).unwrap().log.head().seq,
+            Log::open(dir.path(), 1 << 20, &Anchors::new())
+                .unwrap()
+                .log
+                .head()
+                .seq,
             500
         );
     }
@@ -235,7 +248,7 @@ mod tests {
     async fn no_record_no_answer() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("audit");
-        let log = Log::open(&folder, 1, None).unwrap().log;
+        let log = Log::open(&folder, 1, &Anchors::new()).unwrap().log;
         let audit = Audit::start(log, Arc::new(System), Duration::from_secs(5)).unwrap();
         audit.record(entry()).await.unwrap();
         std::fs::rename(&folder, dir.path().join("away")).unwrap();
@@ -251,6 +264,13 @@ mod tests {
         assert!(audit.healthy());
         assert_eq!(audit.head().seq, 2);
         drop(audit);
-        assert_eq!(Log::open(&folder, 1, None).unwrap().log.head().seq, 2);
+        assert_eq!(
+            Log::open(&folder, 1, &Anchors::new())
+                .unwrap()
+                .log
+                .head()
+                .seq,
+            2
+        );
     }
 }

@@ -127,6 +127,15 @@ limits! {
     acme_order_ms: u64 = 86_400_000, 60_000 => 2_592_000_000;
     /// Age at which a connection of an ACME client is closed.
     acme_connection_ms: u64 = 120_000, 1_000 => 3_600_000;
+    /// Time in which what somebody encrypted reaches its place: a job over old versions
+    /// begins when the last of them is older than this.
+    job_window_ms: u64 = 120_000, 0 => 604_800_000;
+    /// How long a worker has a job without a sign of life.
+    job_lease_ms: u64 = 15_000, 1_000 => 600_000;
+    /// Jobs that are watched at one time.
+    job_watchers: usize = 256, 1 => 1 << 16;
+    /// A version that was used within this time is not scheduled for destruction.
+    retirement_quiet_ms: u64 = 604_800_000, 0 => 31_536_000_000;
     /// Bytes of one audit segment.
     audit_segment_bytes: u64 = 16 << 20, 4 << 10 => 1 << 30;
 }

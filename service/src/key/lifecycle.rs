@@ -1,15 +1,58 @@
 //! How a key changes: each change makes the next picture, or says why there is none.
 
+use std::sync::Arc;
+
 use super::{Key, KeyState, KeyVersion, Labels, Revision, Rules, Unusable, VersionNumber};
 
 impl Key {
-    /// The next picture: a new version that is primary from now on.
+    /// The next picture: one more version, which protects nothing yet. The first phase of a
+    /// rotation.
     #[must_use]
-    pub fn rotated(&self, version: KeyVersion) -> Self {
+    pub fn with_version(&self, version: KeyVersion) -> Self {
         let mut next = self.next_picture();
-        next.primary = version.number;
-        next.versions.insert(version.number, version);
+        let state = KeyState::PreActivation;
+        next.versions
+            .insert(version.number, KeyVersion { state, ..version });
         next
+    }
+
+    /// The next picture: the version that waited is primary from now on. The second phase of
+    /// a rotation, when every node knows of the version.
+    ///
+    /// # Errors
+    /// [`Unusable::NoneMay`] when none waits.
+    pub fn promoted(&self, now_ms: i64) -> Result<Self, Unusable> {
+        let nothing = Unusable::NoneMay(KeyState::Active);
+        let number = self.waiting().ok_or(nothing)?;
+        let mut next = self.next_picture();
+        let version = next.versions.get_mut(&number).ok_or(nothing)?;
+        version.state = KeyState::Active;
+        next.primary = number;
+        next.promoted_ms = now_ms;
+        Ok(next)
+    }
+
+    /// Both phases.
+    #[cfg(test)]
+    pub(crate) fn rotated(&self, version: KeyVersion) -> Self {
+        let now_ms = version.created_ms;
+        self.with_version(version).promoted(now_ms).unwrap()
+    }
+
+    /// What is stored, with what this process counts by itself: its own blocks of wraps,
+    /// and uses that are not stored yet.
+    #[must_use]
+    pub fn heard(&self, mut stored: Self) -> Self {
+        for version in stored.versions.values_mut() {
+            let Some(known) = self.versions.get(&version.number) else {
+                continue;
+            };
+            known.wraps.hear(version.wraps.reserved());
+            known.used.hear(&version.used);
+            version.wraps = Arc::clone(&known.wraps);
+            version.used = Arc::clone(&known.used);
+        }
+        stored
     }
 
     /// The next picture, with nothing changed yet but the revision.
@@ -36,6 +79,11 @@ impl Key {
                 // A compromise is a fact, whatever else is planned.
                 Some(at) if to != KeyState::Compromised => {
                     return Err(Unusable::Scheduled(number, at));
+                }
+                // Only a promotion activates what has not been active.
+                _ if state == KeyState::PreActivation && to == KeyState::Active => {
+                    let from = state;
+                    return Err(Unusable::Move { number, from, to });
                 }
                 _ if state.may_become(to) => version.state = to,
                 _ => {
@@ -65,30 +113,55 @@ impl Key {
         }
         let nothing = Unusable::NoneMay(KeyState::Destroyed);
         self.change_versions(only, nothing, |version| {
-            let KeyVersion { number, state, .. } = *version;
-            if let Some(at) = version.destroy_at_ms {
-                return Err(Unusable::Scheduled(number, at));
-            }
-            if !state.may_become(KeyState::Destroyed) {
-                return Err(Unusable::Move {
-                    number,
-                    from: state,
-                    to: KeyState::Destroyed,
-                });
-            }
+            may_be_destroyed(version)?;
             version.destroy_at_ms = Some(at_ms);
             Ok(())
         })
     }
 
-    /// The next picture: one version, or all that are, no longer scheduled for destruction.
-    /// They have the state they had.
+    /// The next picture: one version does nothing for a try.
+    ///
+    /// # Errors
+    /// As for [`Key::scheduled`].
+    pub fn browned_out(
+        &self,
+        number: u32,
+        until_ms: i64,
+    ) -> Result<(Self, Vec<VersionNumber>), Unusable> {
+        let nothing = Unusable::NoSuchVersion(number);
+        self.change_versions(Some(number), nothing, |version| {
+            if version.state == KeyState::Active {
+                return Err(Unusable::InUse(version.number));
+            }
+            may_be_destroyed(version)?;
+            version.brown_out_until_ms = Some(until_ms);
+            Ok(())
+        })
+    }
+
+    /// The next picture: what was to do nothing until now does again what it did.
+    ///
+    /// # Errors
+    /// [`Unusable::NoneScheduled`] when there is none.
+    pub fn back(&self, now_ms: i64) -> Result<(Self, Vec<VersionNumber>), Unusable> {
+        self.change_versions(None, Unusable::NoneScheduled, |version| {
+            match version.brown_out_until_ms {
+                Some(until) if until <= now_ms => version.brown_out_until_ms = None,
+                _ => return Err(Unusable::NotScheduled(version.number)),
+            }
+            Ok(())
+        })
+    }
+
+    /// The next picture: one version, or all that are, no longer scheduled for destruction
+    /// and not doing nothing for a try. They have the state they had.
     ///
     /// # Errors
     /// [`Unusable::NoSuchVersion`], [`Unusable::NotScheduled`].
     pub fn spared(&self, only: Option<u32>) -> Result<(Self, Vec<VersionNumber>), Unusable> {
         self.change_versions(only, Unusable::NoneScheduled, |version| {
-            match version.destroy_at_ms.take() {
+            let brown_out = version.brown_out_until_ms.take();
+            match version.destroy_at_ms.take().or(brown_out) {
                 Some(_) => Ok(()),
                 None => Err(Unusable::NotScheduled(version.number)),
             }
@@ -168,6 +241,24 @@ impl Key {
     }
 }
 
+fn may_be_destroyed(version: &KeyVersion) -> Result<(), Unusable> {
+    let KeyVersion { number, state, .. } = *version;
+    if let Some(at) = version.destroy_at_ms {
+        return Err(Unusable::Scheduled(number, at));
+    }
+    if let Some(until) = version.brown_out_until_ms {
+        return Err(Unusable::BrownOut(number, until));
+    }
+    if !state.may_become(KeyState::Destroyed) {
+        return Err(Unusable::Move {
+            number,
+            from: state,
+            to: KeyState::Destroyed,
+        });
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,7 +271,7 @@ mod tests {
         let (old, moved) = two.moved(Some(1), KeyState::Deactivated).unwrap();
         assert_eq!(moved.len(), 1);
         assert_eq!(states(&old), [KeyState::Deactivated, KeyState::Active]);
-        assert_eq!(old.revision, Revision(3));
+        assert_eq!(old.revision, Revision(4));
         // All that may: a compromised one stays where it is.
         let (mixed, _) = two.moved(Some(1), KeyState::Compromised).unwrap();
         let (all, moved) = mixed.moved(None, KeyState::Suspended).unwrap();
@@ -234,11 +325,71 @@ mod tests {
     }
 
     #[test]
+    fn a_rotation_has_two_phases() {
+        use crate::key::KeyUse;
+        let one = key("a");
+        let half = one.with_version(version(2, KeyState::Active));
+        let second = VersionNumber::new(2).unwrap();
+        assert_eq!((half.primary.get(), half.waiting()), (1, Some(second)));
+        let protects = half.to_protect(KeyUse::Encrypt).unwrap().get().number;
+        assert_eq!(protects.get(), 1);
+        // Another node may have been told already that it is primary.
+        assert!(half.to_process(KeyUse::Encrypt, 2).is_ok());
+        assert!(half.moved(Some(2), KeyState::Active).is_err());
+        let whole = half.promoted(99).unwrap();
+        assert_eq!((whole.primary, whole.promoted_ms), (second, 99));
+        assert_eq!(whole.waiting(), None);
+        assert!(whole.promoted(100).is_err());
+        // A version that was given up does not stand in the way, and its number is used.
+        let (lost, _) = half.moved(Some(2), KeyState::Compromised).unwrap();
+        assert_eq!(lost.waiting(), None);
+        assert_eq!(lost.next_number(), VersionNumber::new(3));
+    }
+
+    #[test]
+    fn what_is_stored_takes_nothing_of_our_own_counters() {
+        use crate::key::{LastUsed, Take, UseTimes, WrapCounter};
+        let known = key("a");
+        let own = known.version(1).unwrap();
+        own.wraps.grant(WrapCounter::BLOCK);
+        assert!(matches!(own.wraps.take(5), Take::Taken { .. }));
+        own.used.seals(7);
+        own.used.protects(50);
+        let mut first = version(1, KeyState::Suspended);
+        first.wraps = Arc::new(WrapCounter::new(3 * WrapCounter::BLOCK));
+        let times = UseTimes {
+            protected_ms: 40,
+            processed_ms: 60,
+            refused_ms: 0,
+        };
+        first.used = Arc::new(LastUsed::new(times, 100));
+        let mut stored = key("a");
+        stored.versions.insert(first.number, first);
+        let heard = known.heard(stored);
+        let now = heard.version(1).unwrap();
+        assert_eq!(now.state, KeyState::Suspended, "news");
+        assert_eq!(now.wraps.left(), WrapCounter::BLOCK - 5, "our block");
+        assert_eq!(now.wraps.reserved(), 3 * WrapCounter::BLOCK);
+        assert_eq!(own.wraps.left(), now.wraps.left());
+        let used = &now.used;
+        assert_eq!(
+            (used.protected_ms(), used.processed_ms()),
+            (Some(50), Some(60))
+        );
+        assert_eq!(
+            used.sealed_bytes(),
+            107,
+            "theirs and what is not stored yet"
+        );
+        assert_eq!(used.take_unsaved().unwrap().1, 7);
+    }
+
+    #[test]
     fn a_minimum_forbids_older_versions() {
         use crate::key::KeyUse;
         let two = key("a").rotated(version(2, KeyState::Active));
         let next = two.updated(None, None, Some(2)).unwrap();
-        assert_eq!(next.revision, Revision(3));
+        assert_eq!(next.revision, Revision(4));
         let (one, second) = (VersionNumber::FIRST, next.minimum);
         assert_eq!(
             next.to_process(KeyUse::Encrypt, 1).unwrap_err(),

@@ -21,9 +21,9 @@ pub use keywright_hsm::{KeySpec, KeyUse};
 
 pub use labels::Labels;
 pub use name::{KeyName, NameError};
-pub use rules::Rules;
+pub use rules::{Due, Rules};
 pub use state::KeyState;
-pub use version::{KeyVersion, LastUsed};
+pub use version::{KeyVersion, LastUsed, UseTimes};
 pub use wraps::{Take, WrapCounter};
 
 /// Permanent id of a tenant: the wall between two users of one appliance. It enters
@@ -51,6 +51,7 @@ macro_rules! hex_id {
 }
 hex_id!(TenantId);
 hex_id!(KeyId);
+pub(crate) use hex_id;
 
 /// Number of a key version, from 1. Never used twice in the life of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -106,6 +107,8 @@ pub struct Key {
     pub rules: Rules,
     /// The version that protects new data.
     pub primary: VersionNumber,
+    /// Since when it is that, in milliseconds since the epoch.
+    pub promoted_ms: i64,
     /// Versions below this one process nothing any more.
     pub minimum: VersionNumber,
     versions: BTreeMap<VersionNumber, KeyVersion>,
@@ -124,6 +127,8 @@ pub enum Unusable {
     State(VersionNumber, KeyState),
     /// It is scheduled for destruction, at this time in milliseconds since the epoch.
     Scheduled(VersionNumber, i64),
+    /// It does nothing for a try, until this time in milliseconds since the epoch.
+    BrownOut(VersionNumber, i64),
     /// It is not scheduled for destruction.
     NotScheduled(VersionNumber),
     /// None of the versions is scheduled for destruction.
@@ -171,6 +176,7 @@ impl Key {
             labels,
             rules: Rules::default(),
             primary: first.number,
+            promoted_ms: first.created_ms,
             minimum: VersionNumber::FIRST,
             created_ms: first.created_ms,
             versions: BTreeMap::from([(first.number, first)]),
@@ -193,6 +199,18 @@ impl Key {
     #[must_use]
     pub fn next_number(&self) -> Option<VersionNumber> {
         self.versions.last_key_value().and_then(|(n, _)| n.next())
+    }
+
+    /// The version between the two phases of a rotation: it exists, and becomes primary
+    /// when every node knows of it.
+    #[must_use]
+    pub fn waiting(&self) -> Option<VersionNumber> {
+        let newest = self.versions.values().next_back()?;
+        let waits = newest.number > self.primary
+            && newest.state == KeyState::PreActivation
+            && newest.destroy_at_ms.is_none()
+            && newest.brown_out_until_ms.is_none();
+        waits.then_some(newest.number)
     }
 
     /// All versions, oldest first.
@@ -234,6 +252,9 @@ impl Key {
         // Said first: whoever still needs it has not much time.
         if let Some(at) = version.destroy_at_ms {
             return Err(Unusable::Scheduled(version.number, at));
+        }
+        if let Some(until) = version.brown_out_until_ms {
+            return Err(Unusable::BrownOut(version.number, until));
         }
         if !version.state.may_process() {
             return Err(Unusable::State(version.number, version.state));
@@ -278,11 +299,41 @@ impl Key {
         })
     }
 
-    /// Should a version be rotated by now, for its age or for what it has wrapped?
+    /// Why a version should be rotated by now, if it should.
     #[must_use]
-    pub fn rotation_due(&self, version: &KeyVersion, now_ms: i64) -> bool {
-        let age_ms = now_ms.saturating_sub(version.created_ms);
-        self.rules.rotation_due(&version.wraps, age_ms)
+    pub fn rotation_due(&self, version: &KeyVersion, now_ms: i64) -> Option<Due> {
+        self.rules
+            .rotation_due(version, self.since_ms(version), now_ms)
+    }
+
+    /// Old versions that are to process only by now.
+    #[must_use]
+    pub fn deactivation_due(&self, now_ms: i64) -> Vec<VersionNumber> {
+        let followers = self.versions().skip(1);
+        self.versions()
+            .zip(followers)
+            .filter(|(old, _)| old.number < self.primary && old.state == KeyState::Active)
+            .filter(|(old, _)| old.destroy_at_ms.is_none())
+            .filter(|(_, next)| self.rules.deactivation_due(self.since_ms(next), now_ms))
+            .map(|(old, _)| old.number)
+            .collect()
+    }
+
+    /// When the primary version is to be rotated by age, in milliseconds since the epoch;
+    /// `None`: never.
+    #[must_use]
+    pub fn rotation_ms(&self) -> Option<i64> {
+        self.rules.rotation_ms(self.promoted_ms)
+    }
+
+    /// Since when a version protects, or did: it may have existed for a while before. Of
+    /// those that were primary before, only their beginning is known.
+    fn since_ms(&self, version: &KeyVersion) -> i64 {
+        if version.number == self.primary {
+            self.promoted_ms
+        } else {
+            version.created_ms
+        }
     }
 
     fn is_for(&self, wanted: KeyUse) -> Result<(), Unusable> {
@@ -339,6 +390,7 @@ pub(crate) mod tests {
             token_serial: "0".into(),
             created_ms: 0,
             destroy_at_ms: None,
+            brown_out_until_ms: None,
             wraps: Arc::new(WrapCounter::new(0)),
             used: Arc::default(),
         }
@@ -371,7 +423,7 @@ pub(crate) mod tests {
                 .get(),
             1
         );
-        assert_eq!(new.revision, Revision(2));
+        assert_eq!(new.revision, Revision(3));
         assert_eq!(
             old.to_protect(KeyUse::Encrypt).unwrap().get().number.get(),
             1,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::WrapCounter;
+use super::{KeyVersion, WrapCounter};
 
 /// Rules of one key; none of them set is the default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,9 +16,44 @@ pub struct Rules {
     /// Rotate when the primary version has wrapped this often.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotate_after_wraps: Option<u64>,
+    /// Rotate when the primary version has sealed so many bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotate_after_bytes: Option<u64>,
+    /// Is it only said that the key is due, and left to people? Default: the appliance
+    /// rotates.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub rotate_by_hand: bool,
+    /// So many days after another version became primary an old one processes only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deactivate_after_days: Option<u32>,
     /// A version refuses to wrap more often than this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wrap_limit: Option<u64>,
+}
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// Which rule says that a key is to be rotated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// `rotate_after_days`.
+    Age,
+    /// `rotate_after_wraps`.
+    Wraps,
+    /// `rotate_after_bytes`.
+    Bytes,
+}
+
+impl Due {
+    /// As in the audit log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Age => "age",
+            Self::Wraps => "wraps",
+            Self::Bytes => "bytes",
+        }
+    }
 }
 
 /// As in the audit log: the rules that are set.
@@ -27,6 +62,12 @@ impl fmt::Display for Rules {
         let rules = [
             ("rotate_after_days", self.rotate_after_days.map(u64::from)),
             ("rotate_after_wraps", self.rotate_after_wraps),
+            ("rotate_after_bytes", self.rotate_after_bytes),
+            ("rotate_by_hand", self.rotate_by_hand.then_some(1)),
+            (
+                "deactivate_after_days",
+                self.deactivate_after_days.map(u64::from),
+            ),
             ("wrap_limit", self.wrap_limit),
         ];
         let set = rules
@@ -40,6 +81,8 @@ impl fmt::Display for Rules {
 impl Rules {
     /// Longest time between two rotations.
     pub const MAX_DAYS: u32 = 3650;
+    /// Fewest bytes between two rotations: 1 MiB.
+    pub const MIN_BYTES: u64 = 1 << 20;
 
     /// Checks the ranges.
     ///
@@ -49,15 +92,26 @@ impl Rules {
         let Self {
             rotate_after_days: days,
             rotate_after_wraps: wraps,
+            rotate_after_bytes: bytes,
+            rotate_by_hand: _,
+            deactivate_after_days: old_days,
             wrap_limit: limit,
         } = *self;
-        if let Some(days) = days.filter(|d| !(1..=Self::MAX_DAYS).contains(d)) {
-            let text = format!("{days} days; from 1 to {}", Self::MAX_DAYS);
-            return Err(("rotate_after_days", text));
+        for (field, days) in [
+            ("rotate_after_days", days),
+            ("deactivate_after_days", old_days),
+        ] {
+            if let Some(days) = days.filter(|d| !(1..=Self::MAX_DAYS).contains(d)) {
+                return Err((field, format!("{days} days; from 1 to {}", Self::MAX_DAYS)));
+            }
         }
         if let Some(wraps) = wraps.filter(|w| !(1..=WrapCounter::ROTATE_AT).contains(w)) {
             let text = format!("{wraps} wraps; from 1 to {}", WrapCounter::ROTATE_AT);
             return Err(("rotate_after_wraps", text));
+        }
+        if let Some(bytes) = bytes.filter(|b| *b < Self::MIN_BYTES) {
+            let text = format!("{bytes} bytes; at least {}", Self::MIN_BYTES);
+            return Err(("rotate_after_bytes", text));
         }
         let range = WrapCounter::BLOCK..=WrapCounter::REFUSE_AT;
         if let Some(limit) = limit.filter(|l| !range.contains(l)) {
@@ -71,17 +125,44 @@ impl Rules {
     #[must_use]
     pub fn about_wraps(&self) -> Option<&'static str> {
         let limit = self.wrap_limit.map(|_| "wrap_limit");
+        let bytes = self.rotate_after_bytes.map(|_| "rotate_after_bytes");
         self.rotate_after_wraps
             .map(|_| "rotate_after_wraps")
+            .or(bytes)
             .or(limit)
     }
 
-    /// Should a version of this age that has wrapped so often be rotated?
-    pub(super) fn rotation_due(&self, wraps: &WrapCounter, age_ms: i64) -> bool {
-        const DAY_MS: i64 = 24 * 60 * 60 * 1000;
-        let at = self.rotate_after_wraps.unwrap_or(WrapCounter::ROTATE_AT);
-        let old = |days: u32| age_ms >= i64::from(days) * DAY_MS;
-        wraps.used_at_most() >= at || self.rotate_after_days.is_some_and(old)
+    /// Why a version that protects since then should be rotated by now; `None`: it need not.
+    pub(super) fn rotation_due(
+        &self,
+        version: &KeyVersion,
+        since_ms: i64,
+        now_ms: i64,
+    ) -> Option<Due> {
+        let wraps = self.rotate_after_wraps.unwrap_or(WrapCounter::ROTATE_AT);
+        let bytes = self.rotate_after_bytes.unwrap_or(u64::MAX);
+        if self.rotation_ms(since_ms).is_some_and(|at| at <= now_ms) {
+            Some(Due::Age)
+        } else if version.wraps.used_at_most() >= wraps {
+            Some(Due::Wraps)
+        } else if version.used.sealed_bytes() >= bytes {
+            Some(Due::Bytes)
+        } else {
+            None
+        }
+    }
+
+    /// When a version that protects since then is to be rotated, in milliseconds since the
+    /// epoch; `None`: never by age.
+    pub(super) fn rotation_ms(&self, since_ms: i64) -> Option<i64> {
+        let days = self.rotate_after_days?;
+        Some(since_ms.saturating_add(i64::from(days) * DAY_MS))
+    }
+
+    /// Is a version that was followed by another one then to process only by now?
+    pub(super) fn deactivation_due(&self, followed_ms: i64, now_ms: i64) -> bool {
+        self.deactivate_after_days
+            .is_some_and(|days| followed_ms.saturating_add(i64::from(days) * DAY_MS) <= now_ms)
     }
 
     /// Wraps after which a version refuses.
@@ -94,6 +175,7 @@ impl Rules {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::{KeyState, tests::version};
 
     #[test]
     fn ranges_are_checked() {
@@ -129,19 +211,28 @@ mod tests {
             wrap_limit: Some(1 << 17),
             ..Rules::default()
         };
-        let counter = WrapCounter::new(0);
-        counter.grant(WrapCounter::BLOCK);
-        counter.take(9);
-        assert!(!rules.rotation_due(&counter, i64::MAX));
-        counter.take(1);
-        assert!(rules.rotation_due(&counter, 0));
-        assert!(!Rules::default().rotation_due(&counter, i64::MAX));
+        let version = version(1, KeyState::Active);
+        version.wraps.grant(WrapCounter::BLOCK);
+        version.wraps.take(9);
+        assert_eq!(rules.rotation_due(&version, 0, i64::MAX), None);
+        version.wraps.take(1);
+        assert_eq!(rules.rotation_due(&version, 0, 0), Some(Due::Wraps));
+        assert_eq!(Rules::default().rotation_due(&version, 0, i64::MAX), None);
         let daily = Rules {
             rotate_after_days: Some(1),
             ..Rules::default()
         };
-        assert!(!daily.rotation_due(&counter, 86_399_999));
-        assert!(daily.rotation_due(&counter, 86_400_000));
+        assert_eq!(daily.rotation_due(&version, 0, 86_399_999), None);
+        assert_eq!(daily.rotation_due(&version, 0, 86_400_000), Some(Due::Age));
+        let mebibyte = Rules {
+            rotate_after_bytes: Some(1 << 20),
+            ..Rules::default()
+        };
+        mebibyte.check().unwrap();
+        version.used.seals((1 << 20) - 1);
+        assert_eq!(mebibyte.rotation_due(&version, 0, 0), None);
+        version.used.seals(1);
+        assert_eq!(mebibyte.rotation_due(&version, 0, 0), Some(Due::Bytes));
         assert_eq!(rules.refuse_at(), 1 << 17);
         assert_eq!(Rules::default().refuse_at(), WrapCounter::REFUSE_AT);
     }

@@ -4,7 +4,7 @@
 /// State of a key version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyState {
-    /// Generated; does nothing yet.
+    /// Generated; protects nothing until every node knows of it.
     PreActivation,
     /// Protects and processes.
     Active,
@@ -36,10 +36,12 @@ impl KeyState {
         matches!(self, Self::Active)
     }
 
-    /// May it open what it protected?
+    /// May it open what it protected? A version before its activation may: what there is to
+    /// open was protected by a node that knows already that it is active, and nobody here
+    /// can have made it otherwise.
     #[must_use]
     pub fn may_process(self) -> bool {
-        matches!(self, Self::Active | Self::Deactivated)
+        matches!(self, Self::PreActivation | Self::Active | Self::Deactivated)
     }
 
     /// The table of legal moves.

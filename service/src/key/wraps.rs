@@ -64,6 +64,11 @@ impl WrapCounter {
         self.left.fetch_add(Self::BLOCK, Ordering::AcqRel);
     }
 
+    /// Others have reserved as well: the stored number is at least this.
+    pub fn hear(&self, reserved: u64) {
+        self.reserved.fetch_max(reserved, Ordering::AcqRel);
+    }
+
     /// Wraps left of our block.
     #[must_use]
     pub fn left(&self) -> u64 {
@@ -119,7 +124,13 @@ mod tests {
 
     #[test]
     fn rotation_is_due_past_two_to_the_thirty() {
-        let due = |n| crate::key::Rules::default().rotation_due(&WrapCounter::new(n), 0);
+        let due = |n| {
+            let mut version = crate::key::tests::version(1, crate::key::KeyState::Active);
+            version.wraps = WrapCounter::new(n).into();
+            crate::key::Rules::default()
+                .rotation_due(&version, 0, 0)
+                .is_some()
+        };
         assert!(!due(WrapCounter::ROTATE_AT - 1));
         assert!(due(WrapCounter::ROTATE_AT));
         assert_eq!(WrapCounter::REFUSE_AT % WrapCounter::BLOCK, 0);

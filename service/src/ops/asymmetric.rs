@@ -36,7 +36,7 @@ pub async fn asymmetric_decrypt(
     let permit = call.open::<act::AsymmetricDecrypt>(app, &request.key)?;
     let key = permit.key();
     let number = request.version.unwrap_or(key.primary.get());
-    let version = key.to_process(KeyUse::Decrypt, number)?.get();
+    let version = call.to_process(key, KeyUse::Decrypt, number)?;
     call.note(key, Some(number));
     let jobs = request
         .ciphertexts

@@ -15,20 +15,25 @@ pub(super) mod generate;
 mod get;
 mod last_use;
 mod list;
+mod pauses;
 mod public;
+mod retirement;
 mod rotate;
+mod rules;
 mod update;
 
 pub use change_state::{ChangeState, change_state};
 pub use create::create_key;
 pub use destruction::{
-    CancelDestruction, ScheduleDestruction, cancel_destruction, destroy_due, schedule_destruction,
+    CancelDestruction, ScheduleDestruction, cancel_destruction, schedule_destruction,
 };
 pub use evidence::{Evidence, VersionEvidence, get_key_evidence};
 pub use explain::{Explain, Explanation, explain};
 pub use get::get_key;
 pub use last_use::save_last_use;
 pub use list::{ListKeys, Page, list_keys};
+pub use pauses::Pauses;
 pub use public::{Public, get_public_key};
 pub use rotate::rotate_key;
+pub use rules::keep_rules;
 pub use update::{UpdateKey, update_key};

@@ -8,8 +8,10 @@ mod batch;
 mod data_key;
 mod decrypt;
 mod encrypt;
+pub mod job;
 mod key;
 mod mac;
+pub mod nodes;
 mod open;
 pub mod pki;
 mod random;
@@ -21,6 +23,7 @@ mod verify;
 mod wraps;
 
 use std::{
+    collections::HashMap,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -37,9 +40,9 @@ pub use data_key::{
 pub use decrypt::{Decrypt, Decrypted, decrypt};
 pub use encrypt::{Encrypt, Sealed, encrypt};
 pub use key::{
-    CancelDestruction, ChangeState, Evidence, Explain, Explanation, ListKeys, Page, Public,
+    CancelDestruction, ChangeState, Evidence, Explain, Explanation, ListKeys, Page, Pauses, Public,
     ScheduleDestruction, UpdateKey, VersionEvidence, cancel_destruction, change_state, create_key,
-    destroy_due, explain, get_key, get_key_evidence, get_public_key, list_keys, rotate_key,
+    explain, get_key, get_key_evidence, get_public_key, keep_rules, list_keys, rotate_key,
     save_last_use, schedule_destruction, update_key,
 };
 pub use mac::{Mac, VerifyMac, mac, verify_mac};
@@ -60,8 +63,9 @@ use crate::{
     config::Limits,
     envelope::Context,
     error::{Error, Kind, Result},
-    key::{Key, KeyId, KeyName, KeyVersion, WrapCounter},
+    key::{Key, KeyId, KeyName, KeyUse, KeyVersion, TenantId, WrapCounter},
     keyring::Keyring,
+    membership::Membership,
     metrics::{self, Picture, StreamBatch, WEAR},
     policy::{
         Asking, Caller, Grant, KeyAction, Permit, ProfileAction, ProfilePermit, Proposal,
@@ -77,8 +81,12 @@ pub struct App {
     pub hsm: Hsm,
     /// Key metadata on disk.
     pub store: Arc<dyn Store>,
+    /// This node among the others.
+    pub membership: Arc<Membership>,
     /// Keys and policies in memory.
     pub keyring: Arc<Keyring>,
+    /// What the tenants are called.
+    pub tenants: HashMap<TenantId, String>,
     /// Issuers and profiles in memory, and the way to certificates.
     pub authorities: Arc<Authorities>,
     /// Where CRLs lie.
@@ -93,6 +101,10 @@ pub struct App {
     pub limits: Limits,
     /// One reservation of wraps at a time.
     pub reserving: tokio::sync::Mutex<()>,
+    /// Places for those who watch jobs.
+    pub watchers: Arc<tokio::sync::Semaphore>,
+    /// What failed by itself, and is not tried again yet.
+    pub pauses: Pauses,
 }
 
 impl std::fmt::Debug for App {
@@ -112,6 +124,7 @@ impl App {
             hsm: self.hsm.state(),
             hsm_queued: self.hsm.queued_jobs(),
             audit: self.audit.healthy(),
+            node: self.membership.serves(),
             keys: self.keyring.len(),
             rotation_due: self.keyring.rotation_due(now_ms),
             wraps_left: WrapCounter::REFUSE_AT,
@@ -261,6 +274,15 @@ impl Call {
         self.note(key, Some(version.number.get()));
     }
 
+    /// [`Key::to_process`]; remembers that somebody wanted what the state forbids.
+    fn to_process<'a>(&self, key: &'a Key, wanted: KeyUse, number: u32) -> Result<&'a KeyVersion> {
+        let process = key.to_process(wanted, number);
+        if let (Err(_), Some(version)) = (&process, key.version(number)) {
+            version.used.refuses(self.now_ms);
+        }
+        Ok(process?.get())
+    }
+
     /// Notes the key and the version that was used.
     fn note(&mut self, key: &Key, version: Option<u32>) {
         self.entry.note(KeyNote {
@@ -312,6 +334,9 @@ async fn account<T>(
     run: impl AsyncFnOnce(&Arc<App>, &mut Call) -> Result<T>,
 ) -> Result<T> {
     let (result, hsm) = metrics::timed(run(app, &mut call)).await;
+    // It may have waited, for the HSM or because all of this stood still, until others have
+    // changed what it was allowed by.
+    let result = result.and_then(|done| app.membership.must_serve().map(|()| done));
     let Call {
         mut entry,
         began,

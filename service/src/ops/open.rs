@@ -233,7 +233,7 @@ impl<'a, A: KeyAction> Keys<'a, A> {
             return Err(Error::new(Reason::EnvelopeMalformed, text));
         }
         let key = self.key(call, header.key_id())?;
-        let version = key.to_process(KeyUse::Encrypt, header.key_version())?.get();
+        let version = call.to_process(&key, KeyUse::Encrypt, header.key_version())?;
         call.note(&key, Some(version.number.get()));
         let unwrap = Unwrap {
             key: version.on_token.clone(),

@@ -95,6 +95,9 @@ pub(super) async fn seal(app: &Arc<App>, call: &mut Call, plain: Plain<'_>) -> R
         output.ends.push(end);
     }
     output.data.truncate(end);
+    version
+        .used
+        .seals(u64::try_from(plain.bytes).unwrap_or(u64::MAX));
     Ok(Envelope {
         header,
         version: version.number.get(),

@@ -78,11 +78,19 @@ pub enum Action {
     BlockKey,
     /// Let ACME clients in.
     CreateAcmeKey,
+    /// Begin a job that moves everything off old versions of a key.
+    CreateJob,
+    /// Read about jobs of a key.
+    GetJob,
+    /// Pause, resume, cancel jobs of a key.
+    ChangeJob,
+    /// Work on jobs of a key.
+    RunJob,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 41] = [
         Self::Encrypt,
         Self::Decrypt,
         Self::Rewrap,
@@ -120,6 +128,10 @@ impl Action {
         Self::ChangeProfile,
         Self::BlockKey,
         Self::CreateAcmeKey,
+        Self::CreateJob,
+        Self::GetJob,
+        Self::ChangeJob,
+        Self::RunJob,
     ];
 
     /// As in the schema.
@@ -163,6 +175,10 @@ impl Action {
             Self::ChangeProfile => "change_profile",
             Self::BlockKey => "block_key",
             Self::CreateAcmeKey => "create_acme_key",
+            Self::CreateJob => "create_job",
+            Self::GetJob => "get_job",
+            Self::ChangeJob => "change_job",
+            Self::RunJob => "run_job",
         }
     }
 
@@ -243,7 +259,8 @@ pub mod act {
         )*};
     }
     actions!(KeyAction: Encrypt Decrypt Rewrap ReencryptFrom ReencryptTo GetKey RotateKey GetKeyEvidence ChangeState
-        UpdateKey ScheduleDestruction CancelDestruction Explain ExplainOther GetPublicKey Sign Verify Mac VerifyMac AsymmetricDecrypt GenerateDataKey DecryptDataKey);
+        UpdateKey ScheduleDestruction CancelDestruction Explain ExplainOther GetPublicKey Sign Verify Mac VerifyMac AsymmetricDecrypt GenerateDataKey DecryptDataKey
+        CreateJob GetJob ChangeJob RunJob);
     actions!(TenantAction: GenerateRandom CreateKey ListKeys GetCertificate RevokeCertificate GetAuthority PlanCeremony
         ApproveCeremony CommitCeremony ChangeIssuer ChangeProfile BlockKey CreateAcmeKey);
     actions!(ProfileAction: IssueCertificate RenewCertificate);

@@ -1,15 +1,19 @@
 //! What every [`Store`] must do; run against each engine.
 
+pub(super) mod acme;
+mod jobs;
+mod nodes;
 mod pki;
+mod writers;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use keywright_hsm::{KeyProof, KeyRef, ObjectId, WrappedDek};
 
-use super::{Anchor, Intent, Store, StoreError, Tenant, Use};
+use super::{Anchor, Anchors, Intent, LogId, Promoted, Store, StoreError, Tenant, Use};
 use crate::key::{
     Key, KeyId, KeyName, KeySpec, KeyState, KeyVersion, Labels, Revision, Rules, TenantId,
-    VersionNumber, WrapCounter,
+    UseTimes, VersionNumber, WrapCounter,
 };
 
 pub(crate) fn tenant() -> Tenant {
@@ -33,6 +37,7 @@ fn version(key: u8, number: u32) -> KeyVersion {
         token_serial: "cafe".into(),
         created_ms: 1_700_000_000_000 + i64::from(number),
         destroy_at_ms: None,
+        brown_out_until_ms: None,
         wraps: Arc::new(WrapCounter::new(0)),
         used: Arc::default(),
     }
@@ -71,8 +76,14 @@ pub(crate) async fn run<S: Store, F: Future<Output = S>>(reopen: &impl Fn() -> F
     intents(&store).await;
     facts(&store).await;
     pki::run(&store).await;
+    acme::run(&store).await;
+    jobs::run(&store).await;
     drop(store);
-    survives(&reopen().await).await;
+    let store = reopen().await;
+    survives(&store).await;
+    jobs::survives(&store).await;
+    nodes::run(&store, &reopen().await).await;
+    writers::run(&store, &reopen().await).await;
 }
 
 async fn tenants(store: &dyn Store) {
@@ -107,12 +118,23 @@ async fn keys(store: &dyn Store) {
         Err(StoreError::Exists)
     ));
 
-    let rotated = key(1, "a/b").rotated(version(1, 2));
-    store.add_version(&rotated, &version(1, 2)).await.unwrap();
+    let added = key(1, "a/b").with_version(version(1, 2));
+    let second = added.version(2).unwrap();
+    store.add_version(&added, second).await.unwrap();
     // The same picture again: the stored revision has moved on.
-    let again = store.add_version(&rotated, &version(1, 3)).await;
+    let again = store.add_version(&added, &version(1, 3)).await;
     assert!(matches!(again, Err(StoreError::Conflict)));
-    let unknown = key(9, "a/z").rotated(version(9, 2));
+    let stored = store.load().await.unwrap().keys.remove(0);
+    assert_eq!(
+        (stored.primary.get(), stored.waiting()),
+        (1, Some(second.number))
+    );
+    let rotated = stored.promoted(5_000).unwrap();
+    let promoted = store.promote(nodes::NOBODY, &rotated, second.number).await;
+    assert_eq!(promoted.unwrap(), Promoted::Done);
+    let again = store.promote(nodes::NOBODY, &rotated, second.number).await;
+    assert!(matches!(again, Err(StoreError::Conflict)));
+    let unknown = key(9, "a/z").with_version(version(9, 2));
     let lost = store.add_version(&unknown, &version(9, 2)).await;
     assert!(matches!(lost, Err(StoreError::Conflict)));
 
@@ -120,7 +142,9 @@ async fn keys(store: &dyn Store) {
     let [one] = loaded.as_slice() else {
         panic!("{loaded:?}")
     };
-    assert_eq!((one.primary.get(), one.revision), (2, Revision(2)));
+    assert_eq!((one.primary.get(), one.revision), (2, Revision(3)));
+    assert_eq!((one.promoted_ms, one.waiting()), (5_000, None));
+    assert_eq!(one.version(2).unwrap().state, KeyState::Active);
     assert_eq!(one.versions().count(), 2);
     assert_eq!(one.labels, key(1, "a/b").labels);
     let second = one.version(2).unwrap();
@@ -134,7 +158,7 @@ async fn keys(store: &dyn Store) {
     let loaded = store.load().await.unwrap().keys;
     let states: Vec<KeyState> = loaded[0].versions().map(|v| v.state).collect();
     assert_eq!(states, [KeyState::Deactivated, KeyState::Active]);
-    assert_eq!(loaded[0].revision, Revision(3));
+    assert_eq!(loaded[0].revision, Revision(4));
     assert_eq!(
         (loaded[0].rules, loaded[0].minimum.get()),
         (Rules::default(), 1)
@@ -152,23 +176,47 @@ async fn changes(store: &dyn Store, key: &Key) {
         .updated(Some(Labels::default()), Some(rules), Some(2))
         .unwrap();
     store.change_key(&next).await.unwrap();
+    let (next, _) = next.browned_out(1, 66).unwrap();
+    store.change_key(&next).await.unwrap();
+    let stored = store.load().await.unwrap().keys;
+    assert_eq!(stored[0].version(1).unwrap().brown_out_until_ms, Some(66));
+    let (next, _) = next.back(66).unwrap();
+    store.change_key(&next).await.unwrap();
     let (next, _) = next.scheduled(Some(1), 77).unwrap();
     store.change_key(&next).await.unwrap();
     let used = Use {
         key: key.id,
         number: VersionNumber::FIRST,
-        protected_ms: 5,
-        processed_ms: 6,
+        times: UseTimes {
+            protected_ms: 5,
+            processed_ms: 6,
+            refused_ms: 7,
+        },
+        more_bytes: 8,
     };
     store.set_last_used(&[used]).await.unwrap();
+    // Another node has seen less, and sealed some too.
+    let other = Use {
+        times: UseTimes {
+            protected_ms: 4,
+            ..UseTimes::default()
+        },
+        ..used
+    };
+    store.set_last_used(&[other]).await.unwrap();
     let loaded = store.load().await.unwrap().keys;
     let one = &loaded[0];
     assert_eq!((one.rules, one.minimum.get()), (rules, 2));
     assert!(one.labels.pairs().is_empty());
     let first = one.version(1).unwrap();
-    assert_eq!(first.destroy_at_ms, Some(77));
+    assert_eq!(
+        (first.destroy_at_ms, first.brown_out_until_ms),
+        (Some(77), None)
+    );
     assert_eq!(first.used.protected_ms(), Some(5));
     assert_eq!(first.used.processed_ms(), Some(6));
+    assert_eq!(first.used.refused_ms(), Some(7));
+    assert_eq!(first.used.sealed_bytes(), 16);
     assert_eq!(one.version(2).unwrap().used.protected_ms(), None);
 }
 
@@ -224,6 +272,8 @@ async fn intents(store: &dyn Store) {
     store.begin(&intent(5, 1)).await.unwrap();
 }
 
+const OTHER_LOG: LogId = LogId([0xab; 16]);
+
 async fn facts(store: &dyn Store) {
     let canary = version(6, 1).on_token;
     store.set_canary(&canary).await.unwrap();
@@ -231,11 +281,9 @@ async fn facts(store: &dyn Store) {
         store.set_canary(&canary).await,
         Err(StoreError::Exists)
     ));
-    for seq in [1, 2] {
-        store
-            .set_anchor(Anchor { seq, hash: [3; 32] })
-            .await
-            .unwrap();
+    for (seq, log) in [(1, LogId::FIRST), (2, LogId::FIRST), (7, OTHER_LOG)] {
+        let anchor = Anchor { seq, hash: [3; 32] };
+        store.set_anchor(log, anchor).await.unwrap();
     }
 }
 
@@ -244,11 +292,7 @@ async fn survives(store: &dyn Store) {
     assert_eq!(contents.keys.len(), 2);
     assert_eq!(contents.intents, [intent(5, 1)]);
     assert_eq!(contents.canary, Some(version(6, 1).on_token));
-    assert_eq!(
-        contents.anchor,
-        Some(Anchor {
-            seq: 2,
-            hash: [3; 32]
-        })
-    );
+    let at = |seq| Anchor { seq, hash: [3; 32] };
+    let anchors = Anchors::from([(LogId::FIRST, at(2)), (OTHER_LOG, at(7))]);
+    assert_eq!(contents.anchors, anchors);
 }

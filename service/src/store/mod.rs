@@ -5,22 +5,35 @@
 //! so that two nodes, or two requests, cannot overwrite each other.
 
 mod acme;
+mod anchor;
 #[cfg(test)]
 mod conformance;
+mod jobs;
+mod nodes;
 mod pki;
+mod postgres;
 mod row;
+#[cfg(test)]
+#[path = "../../tests/common/postgres.rs"]
+pub(crate) mod server;
+mod sql;
 mod sqlite;
 
 use async_trait::async_trait;
 use keywright_hsm::{KeyRef, ObjectId};
 
 pub use acme::AcmeStore;
+pub use anchor::{Anchor, Anchors, LogId};
+pub use jobs::{JobSearch, JobStore};
+pub use nodes::{Known, News, NodeId, NodeStore, Promoted};
 pub use pki::{Authorities, KeyStanding, PkiStore, Revoked, Search, Write, Written};
+pub use postgres::{PostgresStore, PostgresUrl};
+pub use sql::{Counted, SqlStore, TransferError, compare, copy};
 pub use sqlite::SqliteStore;
 
 use crate::{
     error::{Error, Reason},
-    key::{Key, KeyId, KeyName, KeyVersion, TenantId, VersionNumber},
+    key::{Key, KeyId, KeyName, KeyVersion, TenantId, UseTimes, VersionNumber},
 };
 
 /// A tenant's permanent id and its name.
@@ -56,19 +69,10 @@ pub struct Use {
     pub key: KeyId,
     /// Which version.
     pub number: VersionNumber,
-    /// Last time it protected, in milliseconds since the epoch.
-    pub protected_ms: i64,
-    /// Last time it processed.
-    pub processed_ms: i64,
-}
-
-/// Up to which audit record the store has seen the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Anchor {
-    /// Sequence number of the record.
-    pub seq: u64,
-    /// Hash of its line.
-    pub hash: [u8; 32],
+    /// When.
+    pub times: UseTimes,
+    /// Bytes it has sealed since the last time.
+    pub more_bytes: u64,
 }
 
 /// Everything, read at start.
@@ -82,8 +86,10 @@ pub struct Contents {
     pub intents: Vec<Intent>,
     /// The appliance's own key on the token.
     pub canary: Option<KeyRef>,
-    /// How far the audit log was.
-    pub anchor: Option<Anchor>,
+    /// How far the audit logs were.
+    pub anchors: Anchors,
+    /// All changes up to here are in it.
+    pub known: Known,
 }
 
 /// Why the store did not do it.
@@ -95,6 +101,9 @@ pub enum StoreError {
     /// Somebody else changed the row in between.
     #[error("changed in between")]
     Conflict,
+    /// Others changed the same at the same time, again and again.
+    #[error("others kept changing the same in the store; try again")]
+    Contended,
     /// Written by a release we do not know.
     #[error(
         "the store was written by a newer Keywright (migration {0}); start that release, or restore a backup made by this one"
@@ -116,13 +125,14 @@ impl From<StoreError> for Error {
                 Reason::Conflict,
                 "the key was changed in between; read it and try again",
             ),
-            StoreError::Newer(_) | StoreError::Corrupt(_) | StoreError::Unavailable(_) => {
-                Self::new(
-                    Reason::StoreUnavailable,
-                    "the store cannot be used now; the operator has been told",
-                )
-                .because(e.to_string())
-            }
+            StoreError::Contended
+            | StoreError::Newer(_)
+            | StoreError::Corrupt(_)
+            | StoreError::Unavailable(_) => Self::new(
+                Reason::StoreUnavailable,
+                "the store cannot be used now; the operator has been told",
+            )
+            .because(e.to_string()),
         }
     }
 }
@@ -132,7 +142,7 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// A store of key metadata. All writes are durable when they return.
 #[async_trait]
-pub trait Store: PkiStore + AcmeStore {
+pub trait Store: PkiStore + AcmeStore + JobStore + NodeStore {
     /// Reads everything.
     async fn load(&self) -> Result<Contents>;
 
@@ -149,9 +159,9 @@ pub trait Store: PkiStore + AcmeStore {
     /// or nothing. [`StoreError::Exists`] when the name is taken.
     async fn create_key(&self, key: &Key) -> Result<()>;
 
-    /// Stores a new version, makes it primary and clears its intent, all or nothing.
-    /// `next` is the key after the change; [`StoreError::Conflict`] when the stored
-    /// revision is not the one before.
+    /// Stores a new version, which is not primary yet, and clears its intent, all or
+    /// nothing. `next` is the key after the change; [`StoreError::Conflict`] when the
+    /// stored revision is not the one before.
     async fn add_version(&self, next: &Key, version: &KeyVersion) -> Result<()>;
 
     /// Stores labels, rules, minimum version, and state and time of destruction of each
@@ -178,6 +188,6 @@ pub trait Store: PkiStore + AcmeStore {
     /// Everything into the one file that is backed up; no call follows.
     async fn close(&self) -> Result<()>;
 
-    /// Moves the audit anchor forward.
-    async fn set_anchor(&self, anchor: Anchor) -> Result<()>;
+    /// Moves the anchor of an audit log forward.
+    async fn set_anchor(&self, log: LogId, anchor: Anchor) -> Result<()>;
 }

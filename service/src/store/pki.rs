@@ -138,7 +138,8 @@ pub struct Revoked {
 #[async_trait]
 pub trait PkiStore: Send + Sync {
     /// Reads what is held in memory. Certificates that were begun and never finished give
-    /// their idempotency keys back: nobody has them.
+    /// their idempotency keys back: nobody has them. Where others use the store too, not
+    /// those of the last minute.
     async fn load_authorities(&self) -> Result<Authorities>;
 
     /// Stores a planned issuer and clears the intent of its key, all or nothing.
@@ -195,9 +196,18 @@ pub trait PkiStore: Send + Sync {
         created_ms: i64,
     ) -> Result<()>;
 
-    /// The newest CRL; its number must be above the one before,
-    /// else [`StoreError::Conflict`](super::StoreError).
-    async fn set_crl(&self, crl: &CrlRecord) -> Result<()>;
+    /// The newest CRL, and its bytes where other nodes take it from here. Its number must
+    /// be above that of the one before, and the one before no newer than number `before`,
+    /// which it was held against; else [`StoreError::Conflict`](super::StoreError).
+    async fn set_crl(&self, crl: &CrlRecord, before: u64, der: Option<&[u8]>) -> Result<()>;
+
+    /// The newest CRL if its number is above this one, with its bytes if they are here.
+    async fn newer_crl(
+        &self,
+        issuer: IssuerId,
+        shard: u32,
+        number: u64,
+    ) -> Result<Option<(CrlRecord, Option<Vec<u8>>)>>;
 
     /// Who signs OCSP answers for an issuer: the newest key.
     async fn responder(&self, issuer: IssuerId) -> Result<Option<Responder>>;

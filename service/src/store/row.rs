@@ -8,10 +8,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use keywright_hsm::{KeyProof, KeyRef, ObjectId};
 use sqlx::{FromRow, Row, any::AnyRow};
 
-use super::{Anchor, Intent, Result, StoreError, Tenant};
+use super::{Anchor, Intent, LogId, Result, StoreError, Tenant};
 use crate::key::{
     Key, KeyId, KeyName, KeySpec, KeyState, KeyUse, KeyVersion, Labels, LastUsed, Revision, Rules,
-    TenantId, VersionNumber, WrapCounter,
+    TenantId, UseTimes, VersionNumber, WrapCounter,
 };
 
 /// A row struct whose fields are the columns of the same name. By hand, because
@@ -29,6 +29,7 @@ macro_rules! rows {
 }
 
 pub(super) mod acme;
+pub(super) mod jobs;
 pub(super) mod pki;
 
 rows! {
@@ -48,6 +49,7 @@ rows! {
         primary_version: i64,
         minimum_version: i64,
         created_ms: i64,
+        promoted_ms: i64,
         revision: i64,
     }
 
@@ -63,6 +65,9 @@ rows! {
         destroy_at_ms: i64,
         protected_ms: i64,
         processed_ms: i64,
+        refused_ms: i64,
+        brown_out_until_ms: i64,
+        sealed_bytes: i64,
     }
 
     struct IntentRow {
@@ -134,8 +139,16 @@ impl VersionRow {
             token_serial: self.token_serial,
             created_ms: self.created_ms,
             destroy_at_ms: Some(self.destroy_at_ms).filter(|ms| *ms != 0),
+            brown_out_until_ms: Some(self.brown_out_until_ms).filter(|ms| *ms != 0),
             wraps: Arc::new(WrapCounter::new(unsigned(self.wraps_reserved)?)),
-            used: Arc::new(LastUsed::new(self.protected_ms, self.processed_ms)),
+            used: Arc::new(LastUsed::new(
+                UseTimes {
+                    protected_ms: self.protected_ms,
+                    processed_ms: self.processed_ms,
+                    refused_ms: self.refused_ms,
+                },
+                unsigned(self.sealed_bytes)?,
+            )),
         })
     }
 }
@@ -174,6 +187,7 @@ impl KeyRow {
         key.primary = number(self.primary_version)?;
         key.minimum = number(self.minimum_version)?;
         key.created_ms = self.created_ms;
+        key.promoted_ms = self.promoted_ms;
         key.revision = Revision(unsigned(self.revision)?);
         if key.version(key.primary.get()).is_none() {
             return Err(corrupt("a key whose primary version is missing"));
@@ -218,10 +232,24 @@ pub(super) fn anchor_bytes(anchor: &Anchor) -> Vec<u8> {
     out
 }
 
-pub(super) fn anchor(bytes: &[u8]) -> Result<Anchor> {
+/// Nothing for the first log, `/<hex>` for others.
+pub(super) fn log_suffix(log: LogId) -> String {
+    if log == LogId::FIRST {
+        String::new()
+    } else {
+        format!("/{log}")
+    }
+}
+
+pub(super) fn anchor(suffix: &str, bytes: &[u8]) -> Result<(LogId, Anchor)> {
+    let mut log = LogId::FIRST;
+    if let Some(id) = suffix.strip_prefix('/') {
+        hex::decode_to_slice(id, &mut log.0).map_err(|_| corrupt("anchor"))?;
+    }
     let (seq, hash) = bytes.split_first_chunk().ok_or_else(|| corrupt("anchor"))?;
-    Ok(Anchor {
+    let anchor = Anchor {
         seq: u64::from_be_bytes(*seq),
         hash: hash.try_into().map_err(|_| corrupt("anchor"))?,
-    })
+    };
+    Ok((log, anchor))
 }

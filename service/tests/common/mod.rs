@@ -33,9 +33,10 @@ use keywright_service::{
     key::TenantId,
     keyring::Keyring,
     ledger::Ledger,
-    ops::{App, pki},
+    membership::Membership,
+    ops::{App, Pauses, nodes, pki},
     policy::{DEFAULT_ROLES, Engine},
-    store::{SqliteStore, Store, Tenant},
+    store::{Anchors, LogId, NodeId, SqliteStore, Store, Tenant},
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use tokio::sync::oneshot;
@@ -77,11 +78,17 @@ pub(crate) struct Appliance {
     stop: Option<oneshot::Sender<()>>,
     served: tokio::task::JoinHandle<()>,
     crls: tokio::task::JoinHandle<()>,
+    member: tokio::task::JoinHandle<()>,
 }
 
 impl Appliance {
     pub(crate) async fn start() -> Self {
-        Self::with(Limits::default()).await
+        // What a test has just used may go at once; the gate has tests of its own.
+        Self::with(Limits {
+            retirement_quiet_ms: 0,
+            ..Limits::default()
+        })
+        .await
     }
 
     pub(crate) async fn with(limits: Limits) -> Self {
@@ -103,16 +110,49 @@ impl Appliance {
     }
 
     async fn open(dir: tempfile::TempDir, limits: Limits, device: FakeDevice) -> Self {
+        let store = SqliteStore::open(&dir.path().join("keywright.db"))
+            .await
+            .unwrap();
+        Self::open_on(dir, limits, device, Arc::new(store), 0, Arc::default()).await
+    }
+
+    /// One of many on a store and a token; of two the one with the smaller number is first.
+    pub(crate) async fn node(
+        limits: Limits,
+        store: Arc<dyn Store>,
+        device: FakeDevice,
+        number: u8,
+        clock: Arc<Later>,
+    ) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        write_certificates(dir.path());
+        Self::open_on(dir, limits, device, store, number, clock).await
+    }
+
+    /// The lease is not renewed any more: to the others the node is as good as gone.
+    pub(crate) fn freeze(&mut self) {
+        self.member.abort();
+    }
+
+    /// It is again.
+    pub(crate) fn thaw(&mut self) {
+        self.member = tokio::spawn(nodes::keep_membership(Arc::clone(&self.app)));
+    }
+
+    async fn open_on(
+        dir: tempfile::TempDir,
+        limits: Limits,
+        device: FakeDevice,
+        store: Arc<dyn Store>,
+        number: u8,
+        clock: Arc<Later>,
+    ) -> Self {
         let options = Options {
             workers: 2,
             queue_jobs: 512,
             check_every: Duration::from_millis(50),
         };
         let hsm = Hsm::start(Arc::new(device.clone()), options, Arc::new(Silent)).unwrap();
-        let store = SqliteStore::open(&dir.path().join("keywright.db"))
-            .await
-            .unwrap();
-        let store: Arc<dyn Store> = Arc::new(store);
         let contents = store.load().await.unwrap();
         let canary = match contents.canary {
             Some(canary) => canary,
@@ -142,7 +182,11 @@ impl Appliance {
         for tenant in store.load().await.unwrap().tenants {
             tenants.add(&format!("{}.example", tenant.name), tenant.id, &tenant.name);
         }
-        let log = Log::open(&dir.path().join("audit"), limits.audit_segment_bytes, None)
+        let audit = dir.path().join("audit");
+        if number > 1 {
+            Log::name(&audit, LogId([number; 16])).unwrap();
+        }
+        let log = Log::open(&audit, limits.audit_segment_bytes, &Anchors::new())
             .unwrap()
             .log;
         let audit = Audit::start(
@@ -151,24 +195,44 @@ impl Appliance {
             Duration::from_millis(limits.audit_ms),
         )
         .unwrap();
-        let clock = Arc::new(Later::default());
         let crl_dir = dir.path().join("crl");
         std::fs::create_dir_all(&crl_dir).unwrap();
         let authorities = store.load_authorities().await.unwrap();
-        let authorities = Authorities::new(authorities, Ledger::start(Arc::clone(&store))).unwrap();
+        let ledger = Ledger::start(Arc::clone(&store));
+        let authorities = Authorities::new(authorities, ledger, store.is_shared()).unwrap();
+        let membership = if store.is_shared() {
+            let name = format!("node {number}");
+            Membership::of_many(NodeId([number; 16]), name, contents.known)
+        } else {
+            Membership::alone()
+        };
+        let membership = Arc::new(membership);
+        let named = store.load().await.unwrap().tenants;
         let app = Arc::new(App {
+            tenants: named.into_iter().map(|t| (t.id, t.name)).collect(),
             authorities: Arc::new(authorities),
             crl_dir,
             hsm,
             store,
-            keyring: Arc::new(Keyring::new(contents.keys, engine(""))),
+            keyring: Arc::new(Keyring::new(
+                contents.keys,
+                engine(""),
+                Arc::clone(&membership),
+            )),
+            membership,
             audit,
             clock: Arc::clone(&clock) as _,
             entropy: Arc::new(System),
             limits,
             reserving: tokio::sync::Mutex::new(()),
+            watchers: Arc::new(tokio::sync::Semaphore::new(limits.job_watchers)),
+            pauses: Pauses::default(),
         });
+        if app.store.is_shared() {
+            assert_eq!(nodes::join(&app).await.unwrap(), None);
+        }
         let crls = tokio::spawn(pki::publish_crls(Arc::clone(&app)));
+        let member = tokio::spawn(nodes::keep_membership(Arc::clone(&app)));
         let tls = TlsReloader::new(&config(dir.path(), limits)).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -181,9 +245,10 @@ impl Appliance {
             let stop = async {
                 let _ = stopped.await;
             };
-            // A client that keeps its connection open must not keep the test.
+            // A client that keeps its connection open must not keep the test for ever; some
+            // tests take minutes on a slow machine.
             let serve = grpc::serve(serving, conns, stop);
-            let _ = tokio::time::timeout(Duration::from_secs(60), serve).await;
+            let _ = tokio::time::timeout(Duration::from_secs(900), serve).await;
         });
         let documents = documents::Documents {
             app: Arc::clone(&app),
@@ -200,6 +265,7 @@ impl Appliance {
             stop: Some(stop),
             served,
             crls,
+            member,
         }
     }
 
@@ -254,6 +320,8 @@ impl Appliance {
         let mut files: Vec<PathBuf> = fs::read_dir(self.dir.path().join("audit"))
             .unwrap()
             .map(|e| e.unwrap().path())
+            // Beside them may lie which log it is.
+            .filter(|path| path.extension().is_some_and(|e| e == "jsonl"))
             .collect();
         files.sort();
         for file in files {
@@ -332,6 +400,7 @@ pub(crate) fn config(dir: &Path, limits: Limits) -> Config {
             check_every_ms: 1000,
         },
         acme: None,
+        store: None,
         limits,
     }
 }

@@ -143,6 +143,53 @@ async fn rewrap_tells_good_from_bad_item_by_item() {
     assert!(out.envelopes[1].is_empty());
 }
 
+/// As a client writes them that seals for itself under one DEK: a salt of their own for
+/// each, one tail for all.
+#[tokio::test]
+async fn headers_that_share_a_dek_are_rewrapped_together() {
+    let it = Appliance::start().await;
+    it.create("red", KEY).await;
+    let user = it.client("red", "user").await;
+    let sealed = user.crypto().encrypt(encrypt(KEY, &[b"x"])).await.unwrap();
+    let EncryptResponse {
+        header: first,
+        items,
+        ..
+    } = sealed.into_inner();
+    let envelopes: Vec<Bytes> = (0..200u8)
+        .map(|n| {
+            let mut header = first.to_vec();
+            header[20] = n;
+            header.into()
+        })
+        .collect();
+    it.rotate("red", KEY).await;
+    let rewrapper = it.client("red", "rewrap").await;
+    let before = it.device.operations();
+    let request = RewrapRequest {
+        envelopes: envelopes.clone(),
+        ..Default::default()
+    };
+    let moved = rewrapper.crypto().rewrap(request).await.unwrap();
+    let moved = moved.into_inner();
+    assert_eq!(moved.rewrapped, 200);
+    let made = it.device.operations() - before;
+    assert!(made <= 3 + 2, "{made} operations for one DEK");
+    for (old, new) in envelopes.iter().zip(&moved.envelopes) {
+        assert_eq!(old[..68], new[..68], "fixed part");
+        assert_eq!(new[68..], moved.envelopes[0][68..], "one tail");
+    }
+    // The one that was really sealed still opens.
+    let header = [&first[..68], &moved.envelopes[0][68..]].concat().into();
+    let request = DecryptRequest {
+        header,
+        items,
+        ..Default::default()
+    };
+    let opened = user.crypto().decrypt(request).await.unwrap().into_inner();
+    assert_eq!(opened.plaintexts, ["x"]);
+}
+
 #[tokio::test]
 async fn a_token_that_wraps_wrongly_is_caught_by_rewrap() {
     let it = Appliance::start().await;

@@ -31,6 +31,10 @@ pub(crate) struct Sample {
     item: Bytes,
     wrapped: Bytes,
     ciphertext: Bytes,
+    /// A job that goes on, its newest lease, and one that has ended.
+    job: String,
+    lease: String,
+    ended: String,
 }
 
 impl Sample {
@@ -86,7 +90,21 @@ impl Sample {
         let public = user.keys().get_public_key(request).await.unwrap();
         let spec = KeySpec::RsaDecrypt(RsaBits::B2048);
         let public = PublicKey::from_spki(spec, &public.into_inner().der).unwrap();
+        let worker = it.client("red", "rewrap").await;
+        let job = self::job(&worker, KEY, "going on").await.unwrap();
+        let request = proto::LeaseJobRequest {
+            id: job.clone(),
+            ..Default::default()
+        };
+        let lease = worker.jobs().lease_job(request).await.unwrap();
+        let ended = self::job(&worker, KEY, "ended").await.unwrap();
+        change_job(&worker, &ended, proto::JobChange::Cancel)
+            .await
+            .unwrap();
         Self {
+            job,
+            lease: lease.into_inner().lease,
+            ended,
             header: sealed.header,
             item: sealed.items[0].clone(),
             wrapped: keys.into_inner().data_keys[0].wrapped.clone(),
@@ -104,6 +122,9 @@ impl Sample {
         Self {
             header: other(&self.header),
             wrapped: other(&self.wrapped),
+            job: "ee".repeat(16),
+            ended: "ee".repeat(16),
+            lease: format!("{}.1", "ee".repeat(16)),
             ..self.clone()
         }
     }
@@ -123,6 +144,25 @@ async fn cancel(client: &Client, name: &str) -> Result<(), Status> {
         ..Default::default()
     };
     client.keys().cancel_destruction(request).await.map(drop)
+}
+
+async fn job(client: &Client, key: &str, subject: &str) -> Result<String, Status> {
+    let request = proto::CreateJobRequest {
+        key: key.into(),
+        kind: proto::JobKind::Table.into(),
+        subject: subject.into(),
+        ..Default::default()
+    };
+    let response = client.jobs().create_job(request).await?;
+    Ok(response.into_inner().job.unwrap().id)
+}
+
+async fn change_job(client: &Client, id: &str, change: proto::JobChange) -> Result<(), Status> {
+    let request = proto::ChangeJobRequest {
+        id: id.into(),
+        change: change.into(),
+    };
+    client.jobs().change_job(request).await.map(drop)
 }
 
 /// The one answer of a stream with one batch.
@@ -146,6 +186,9 @@ pub(crate) async fn call(
         item,
         wrapped,
         ciphertext,
+        job: id,
+        lease,
+        ended,
     } = sample.clone();
     let (items, inputs) = (vec![item], vec![Bytes::from("m")]);
     match rpc {
@@ -178,6 +221,54 @@ pub(crate) async fn call(
         "Keys.CancelDestruction" => {
             cancel(client, &name).await?;
             schedule(client, &name).await
+        }
+        // Begun and ended, for the next role.
+        "Jobs.CreateJob" => {
+            let id = job(client, &name, "of the matrix").await?;
+            change_job(client, &id, proto::JobChange::Cancel).await
+        }
+        "Jobs.GetJob" => {
+            let request = proto::GetJobRequest { id };
+            client.jobs().get_job(request).await.map(drop)
+        }
+        "Jobs.ListJobs" => {
+            let request = proto::ListJobsRequest {
+                key: name,
+                ..Default::default()
+            };
+            client.jobs().list_jobs(request).await.map(drop)
+        }
+        "Jobs.WatchJob" => {
+            let request = proto::WatchJobRequest { id: ended };
+            let answers = client.jobs().watch_job(request).await?;
+            only(answers).await.map(drop)
+        }
+        // There and back again, for the next role.
+        "Jobs.ChangeJob" => {
+            change_job(client, &id, proto::JobChange::Pause).await?;
+            change_job(client, &id, proto::JobChange::Resume).await
+        }
+        "Jobs.LeaseJob" => {
+            let request = proto::LeaseJobRequest {
+                id,
+                lease,
+                ..Default::default()
+            };
+            client.jobs().lease_job(request).await.map(drop)
+        }
+        // Told again and again it counts once.
+        "Jobs.CheckpointJob" => {
+            let request = proto::CheckpointJobRequest {
+                id,
+                lease,
+                step: 1,
+                ..Default::default()
+            };
+            client.jobs().checkpoint_job(request).await.map(drop)
+        }
+        "Jobs.GetJobReport" => {
+            let request = proto::GetJobReportRequest { id: ended };
+            client.jobs().get_job_report(request).await.map(drop)
         }
         "Keys.Explain" => {
             let request = proto::ExplainRequest {

@@ -27,7 +27,7 @@ use tonic::{Code, Status};
 
 /// Roles that may call an RPC on a key of their own tenant, in the order of [`ROLES`]:
 /// key-user, key-admin, rewrapper, auditor, node-operator, everything, pki-user, pki-admin.
-const MATRIX: [(&str, [bool; 8]); 48] = [
+const MATRIX: [(&str, [bool; 8]); 56] = [
     ("Crypto.Encrypt", [Y, N, N, N, N, Y, N, N]),
     ("Crypto.Decrypt", [Y, N, N, N, N, Y, N, N]),
     ("Crypto.Rewrap", [N, N, Y, N, N, Y, N, N]),
@@ -55,6 +55,14 @@ const MATRIX: [(&str, [bool; 8]); 48] = [
     ("Keys.ScheduleDestruction", [N, Y, N, N, N, Y, N, N]),
     ("Keys.CancelDestruction", [N, Y, N, N, N, Y, N, N]),
     ("Keys.Explain", [Y, Y, Y, Y, N, Y, N, N]),
+    ("Jobs.CreateJob", [N, Y, Y, N, N, Y, N, N]),
+    ("Jobs.GetJob", [N, Y, Y, Y, N, Y, N, N]),
+    ("Jobs.ListJobs", [N, Y, Y, Y, N, Y, N, N]),
+    ("Jobs.WatchJob", [N, Y, Y, Y, N, Y, N, N]),
+    ("Jobs.ChangeJob", [N, Y, Y, N, N, Y, N, N]),
+    ("Jobs.LeaseJob", [N, N, Y, N, N, Y, N, N]),
+    ("Jobs.CheckpointJob", [N, N, Y, N, N, Y, N, N]),
+    ("Jobs.GetJobReport", [N, Y, Y, Y, N, Y, N, N]),
     ("Pki.SignCsr", [N, N, N, N, N, Y, Y, N]),
     ("Pki.SignCsrBatch", [N, N, N, N, N, Y, Y, N]),
     ("Pki.DryRun", [N, N, N, N, N, Y, Y, N]),
@@ -211,17 +219,18 @@ async fn a_missing_key_and_a_forbidden_one_look_alike() {
             ) {
                 continue;
             }
+            let missing_is = match rpc {
+                "Jobs.CreateJob" | "Jobs.ListJobs" => "KEY_NOT_FOUND",
+                _ if rpc.starts_with("Jobs.") => "JOB_NOT_FOUND",
+                _ => "KEY_NOT_FOUND",
+            };
             let forbidden = call(&client, rpc, key_of(rpc), &sample).await.unwrap_err();
             let missing = call(&client, rpc, "no/such/key", &of_nobody)
                 .await
                 .unwrap_err();
             let said = |e: &Status| (e.code(), reason(e), e.message().to_owned());
             assert_eq!(said(&forbidden), said(&missing), "{rpc} as {tenant}/{name}");
-            assert_eq!(
-                reason(&missing),
-                "KEY_NOT_FOUND",
-                "{rpc} as {tenant}/{name}"
-            );
+            assert_eq!(reason(&missing), missing_is, "{rpc} as {tenant}/{name}");
         }
     }
     // Who may see it is told the truth.

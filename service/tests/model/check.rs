@@ -6,7 +6,7 @@
 //! it is held against every picture that could have been in force between its start and
 //! its end. Where that is one picture, the answer must be exactly that of the model.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use keywright_client::proto::KeyState as S;
 
@@ -42,6 +42,9 @@ pub(crate) struct Findings {
 
 struct Oracle<'a> {
     ops: &'a [Op],
+    /// For each number: the one that was given as long before as a node may not know yet
+    /// what another one did.
+    since: Vec<u64>,
     rounds: Vec<Moment>,
     policies: Vec<Moment>,
     /// By tenant and key.
@@ -54,6 +57,7 @@ pub(crate) fn check(world: &World) -> Findings {
     let mut found = Findings::default();
     let mut oracle = Oracle {
         ops: &ops,
+        since: since(world),
         rounds: world.rounds.lock().unwrap().clone(),
         policies: world.policies.lock().unwrap().clone(),
         lives: BTreeMap::new(),
@@ -84,6 +88,24 @@ pub(crate) fn check(world: &World) -> Findings {
         }
     }
     found
+}
+
+/// Beyond this a node has read what others changed, or does nothing (`docs/scaling.md`).
+const FENCE: Duration = Duration::from_secs(5);
+
+fn since(world: &World) -> Vec<u64> {
+    let times = world.times.lock().unwrap();
+    let behind = |number: usize| match world.nodes.len() {
+        1 => number,
+        _ => times
+            .partition_point(|t| *t + FENCE <= times[number])
+            .saturating_sub(1),
+    };
+    (0..times.len()).map(|n| behind(n) as u64).collect()
+}
+
+fn rotates(op: &Op) -> bool {
+    matches!(op.ask, Ask::Change(Change::Rotate))
 }
 
 fn pictures(op: &Op) -> Vec<(usize, &Picture)> {
@@ -128,6 +150,11 @@ impl Oracle<'_> {
                     self.follows(op, before.as_ref(), picture)?;
                     found.changes += 1;
                     (picture.clone(), op.start, op.end)
+                }
+                None if changes.get(&(revision + 1)).is_some_and(|op| rotates(op)) => {
+                    let op = changes[&(revision + 1)];
+                    let before = before.ok_or("a rotation of nothing")?;
+                    (before.half_rotated(), op.start, op.end)
                 }
                 None => {
                     let (_, (next, _)) = seen.range(revision..).next().unwrap();
@@ -199,7 +226,8 @@ impl Oracle<'_> {
     /// Every picture of a key that may have been in force while this was answered.
     fn stages(&self, op: &Op, key: usize) -> Vec<&Stage> {
         let life = &self.lives[&(tenant(op), key)];
-        let oldest = life.iter().rposition(|s| s.end < op.start).unwrap_or(0);
+        let since = self.since[op.start as usize];
+        let oldest = life.iter().rposition(|s| s.end < since).unwrap_or(0);
         let from = &life[oldest..];
         from.iter().filter(|s| s.start < op.end).collect()
     }
@@ -272,7 +300,8 @@ impl Oracle<'_> {
     /// Somebody else was changing the same key: one of them may be asked to come again.
     fn met(&self, op: &Op) -> bool {
         let changes = matches!(op.ask, Ask::Change(_));
-        let overlaps = |start: u64, end: u64| start < op.end && op.start < end;
+        let since = self.since[op.start as usize];
+        let overlaps = |start: u64, end: u64| start < op.end && since < end;
         let rival = |other: &&Op| {
             matches!(other.ask, Ask::Change(_))
                 && (tenant(other), other.key) == (tenant(op), op.key)

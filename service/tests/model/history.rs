@@ -1,14 +1,17 @@
 //! One history: eight clients that ask for whatever comes to mind, all at once, and
 //! what they were answered.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicU64, Ordering::SeqCst},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Instant,
 };
 
 use bytes::Bytes;
 use keywright_client::{Client, proto};
-use keywright_service::{clock::Clock as _, ops::destroy_due};
+use keywright_service::{clock::Clock as _, ops::keep_rules};
 
 use crate::{
     ask,
@@ -178,8 +181,11 @@ pub(crate) struct Moment {
 pub(crate) struct World {
     pub(crate) seed: u64,
     pub(crate) name: String,
-    pub(crate) it: Arc<Appliance>,
+    /// Client n is one of node n, in a circle. They have one clock.
+    pub(crate) nodes: Vec<Arc<Appliance>>,
     count: AtomicU64,
+    /// When each number was given.
+    pub(crate) times: Mutex<Vec<Instant>>,
     /// Streams that were opened: each has a record of its own.
     pub(crate) streams: AtomicU64,
     pub(crate) ops: Mutex<Vec<Op>>,
@@ -192,8 +198,10 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(it: Arc<Appliance>, seed: u64) -> Self {
-        it.app.keyring.enforce(engine(&model::policy_text(0)));
+    pub(crate) fn new(nodes: Vec<Arc<Appliance>>, seed: u64) -> Self {
+        for node in &nodes {
+            node.app.keyring.enforce(engine(&model::policy_text(0)));
+        }
         let start = Moment {
             start: 0,
             end: 0,
@@ -202,8 +210,9 @@ impl World {
         Self {
             seed,
             name: format!("h{seed:x}"),
-            it,
+            nodes,
             count: AtomicU64::new(1),
+            times: Mutex::new(vec![Instant::now()]),
             streams: AtomicU64::new(0),
             ops: Mutex::default(),
             samples: Mutex::default(),
@@ -215,7 +224,13 @@ impl World {
     }
 
     pub(crate) fn tick(&self) -> u64 {
+        let mut times = self.times.lock().unwrap();
+        times.push(Instant::now());
         self.count.fetch_add(1, SeqCst)
+    }
+
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.nodes[0].clock.now_ms()
     }
 
     pub(crate) fn key_name(&self, key: usize) -> String {
@@ -230,7 +245,7 @@ impl World {
 
     /// Asks and writes down.
     pub(crate) async fn ask(&self, connection: &Client, client: usize, key: usize, ask: Ask) {
-        let began = (self.tick(), self.it.clock.now_ms());
+        let began = (self.tick(), self.now_ms());
         let out = wire::ask(self, connection, client, key, &ask).await;
         self.answered(client, key, ask, began, out);
     }
@@ -255,7 +270,7 @@ impl World {
             ask,
             start,
             end,
-            clock: (before, self.it.clock.now_ms()),
+            clock: (before, self.now_ms()),
             out: out.map_err(|status| {
                 let reason = crate::common::reason(&status);
                 match reason.is_empty() {
@@ -270,22 +285,27 @@ impl World {
     /// Time passes, and what is due is destroyed, while everybody goes on.
     async fn time_passes(&self, days: i64) {
         let _one_at_a_time = self.steward.lock().await;
-        self.it.clock.advance_days(days);
+        self.nodes[0].clock.advance_days(days);
         let start = self.tick();
-        destroy_due(&self.it.app).await;
+        // Whoever of them is first does it.
+        for node in &self.nodes {
+            keep_rules(&node.app).await;
+        }
         self.rounds.lock().unwrap().push(Moment {
             start,
             end: self.tick(),
-            what: self.it.clock.now_ms(),
+            what: self.now_ms(),
         });
     }
 
     /// Other policies from now on.
     async fn other_policies(&self, policy: usize) {
         let _one_at_a_time = self.steward.lock().await;
-        let engine = engine(&model::policy_text(policy));
         let start = self.tick();
-        self.it.app.keyring.enforce(engine);
+        for node in &self.nodes {
+            let engine = engine(&model::policy_text(policy));
+            node.app.keyring.enforce(engine);
+        }
         self.policies.lock().unwrap().push(Moment {
             start,
             end: self.tick(),

@@ -22,15 +22,28 @@ mod common;
 mod expect;
 mod history;
 mod model;
+#[path = "../common/postgres.rs"]
+mod postgres;
 mod stream;
 mod wire;
 
-use std::{collections::BTreeMap, io::Write as _, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    io::Write as _,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use check::Findings;
 use common::Appliance;
 use history::{Ask, CLIENTS, Done, KEYS, World};
 use keywright_client::{Client, proto};
+use keywright_hsm::fake::FakeDevice;
+use keywright_service::{
+    config::Limits,
+    store::{PostgresStore, PostgresUrl},
+};
+use postgres::Postgres;
 
 /// Questions of one client in one history.
 const OPS: usize = 200;
@@ -38,6 +51,11 @@ const OPS: usize = 200;
 const HISTORIES: u64 = 12;
 /// Histories on one appliance: keys and records grow, and so does the time they take.
 const PER_APPLIANCE: u64 = 25;
+/// Histories on three nodes without `KEYWRIGHT_MODEL_HISTORIES`, and of one set of nodes.
+const OF_NODES: u64 = 1;
+const PER_NODES: u64 = 10;
+/// Every node knows everything: its lease is at most so old.
+const KNOWN: Duration = Duration::from_secs(6);
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -57,10 +75,32 @@ struct Total {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_answer_is_one_of_the_model() {
+    histories("model", HISTORIES, async |first, total, wanted| {
+        appliance(first, PER_APPLIANCE.min(wanted), total).await;
+    })
+    .await;
+}
+
+/// Clients of one node may see for some seconds what clients of another one have changed;
+/// every change follows from the one before, wherever it was made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_answer_of_three_nodes_is_one_of_the_model() {
+    histories(
+        "model of three nodes",
+        OF_NODES,
+        async |first, total, wanted| {
+            three_nodes(first, PER_NODES.min(wanted), total).await;
+        },
+    )
+    .await;
+}
+
+/// `some` runs histories from a seed on, as many as it likes up to what is wanted.
+async fn histories(name: &str, usual: u64, some: impl AsyncFn(u64, &mut Total, u64)) {
     let only = number("KEYWRIGHT_MODEL_SEED");
     let wanted = number("KEYWRIGHT_MODEL_HISTORIES").unwrap_or(match only {
         Some(_) => 1,
-        None => HISTORIES,
+        None => usual,
     });
     let base = only.unwrap_or_else(|| {
         let mut bytes = [0; 8];
@@ -71,9 +111,9 @@ async fn every_answer_is_one_of_the_model() {
     let began = Instant::now();
     let mut total = Total::default();
     while total.histories < wanted && total.found.violations.is_empty() {
-        let count = PER_APPLIANCE.min(wanted - total.histories);
         let first = base.wrapping_add(total.histories);
-        appliance(first, count, &mut total).await;
+        let more = wanted - total.histories;
+        some(first, &mut total, more).await;
     }
     let Total {
         histories,
@@ -87,7 +127,7 @@ async fn every_answer_is_one_of_the_model() {
         .map(|(class, n)| format!("{class} {n}"))
         .collect();
     let line = format!(
-        "model: {histories} histories x {} clients x {OPS} operations = {} answers ({} with one picture in question), {} changes, {} destructions, {streams} streams, {restarts} restarts; {}; {} violations; {:.1} s\n",
+        "{name}: {histories} histories x {} clients x {OPS} operations = {} answers ({} with one picture in question), {} changes, {} destructions, {streams} streams, {restarts} restarts; {}; {} violations; {:.1} s\n",
         CLIENTS.len(),
         found.ops,
         found.exact,
@@ -121,39 +161,15 @@ async fn appliance(first: u64, count: u64, total: &mut Total) {
     let mut destroyed = 0;
     let mut clients = connect(&it).await;
     for seed in first..first + count {
-        let world = Arc::new(World::new(Arc::clone(&it), seed));
-        let tasks: Vec<_> = clients
-            .iter()
-            .enumerate()
-            .map(|(i, c)| tokio::spawn(history::client(Arc::clone(&world), c.clone(), i, OPS)))
-            .collect();
-        let mut violations = Vec::new();
-        for task in tasks {
-            if let Err(e) = task.await {
-                violations.push(format!("a client stopped: {e}"));
-            }
-        }
+        let world = Arc::new(World::new(vec![Arc::clone(&it)], seed));
+        let mut violations = all_at_once(&world, &clients).await;
         // Both tenants read everything back.
         for (client, connection) in clients.iter().enumerate().take(2) {
             for key in 0..KEYS.len() {
                 world.ask(connection, client, key, Ask::Get).await;
             }
         }
-        let found = check::check(&world);
-        violations.extend(found.violations);
-        total.histories += 1;
-        total.found.ops += found.ops;
-        total.found.exact += found.exact;
-        total.found.changes += found.changes;
-        total.found.destroyed += found.destroyed;
-        destroyed += found.destroyed;
-        let streams = world.streams.load(std::sync::atomic::Ordering::SeqCst);
-        *requests.entry("OK".into()).or_default() += streams;
-        total.streams += streams;
-        for (class, n) in found.classes {
-            *requests.entry(class.clone()).or_default() += n;
-            *total.found.classes.entry(class).or_default() += n;
-        }
+        violations.extend(total.add(&world, &mut requests, &mut destroyed));
         // After another start everything is as it was.
         if seed + 1 == first + count || seed % 8 == 0 {
             let before = world.ops.lock().unwrap().split_off(CLIENTS.len() * OPS);
@@ -187,15 +203,105 @@ async fn appliance(first: u64, count: u64, total: &mut Total) {
             return;
         }
     }
-    books(&it, &requests, destroyed, total);
+    books(&[it], &requests, destroyed, total);
+}
+
+/// The questions of all clients.
+async fn all_at_once(world: &Arc<World>, clients: &[Client]) -> Vec<String> {
+    let tasks: Vec<_> = clients
+        .iter()
+        .enumerate()
+        .map(|(i, c)| tokio::spawn(history::client(Arc::clone(world), c.clone(), i, OPS)))
+        .collect();
+    let mut violations = Vec::new();
+    for task in tasks {
+        if let Err(e) = task.await {
+            violations.push(format!("a client stopped: {e}"));
+        }
+    }
+    violations
+}
+
+impl Total {
+    /// What was found in a history; its violations are given back.
+    fn add(
+        &mut self,
+        world: &World,
+        requests: &mut BTreeMap<String, u64>,
+        destroyed: &mut u64,
+    ) -> Vec<String> {
+        let found = check::check(world);
+        self.histories += 1;
+        self.found.ops += found.ops;
+        self.found.exact += found.exact;
+        self.found.changes += found.changes;
+        self.found.destroyed += found.destroyed;
+        *destroyed += found.destroyed;
+        let streams = world.streams.load(std::sync::atomic::Ordering::SeqCst);
+        *requests.entry("OK".into()).or_default() += streams;
+        self.streams += streams;
+        for (class, n) in found.classes {
+            *requests.entry(class.clone()).or_default() += n;
+            *self.found.classes.entry(class).or_default() += n;
+        }
+        found.violations
+    }
+}
+
+/// Several histories on three nodes with one PostgreSQL, one token and one clock.
+async fn three_nodes(first: u64, count: u64, total: &mut Total) {
+    let url = Postgres::shared().create_database(&format!("model_{first:x}"));
+    let url = PostgresUrl::parse(&url).unwrap();
+    let (device, clock) = (FakeDevice::new(), Arc::<common::Later>::default());
+    let mut nodes = Vec::new();
+    for number in 1..=3 {
+        let store = Arc::new(PostgresStore::open(&url, None).await.unwrap());
+        let limits = Limits {
+            retirement_quiet_ms: 0,
+            ..Limits::default()
+        };
+        let node = Appliance::node(limits, store, device.clone(), number, Arc::clone(&clock));
+        nodes.push(Arc::new(node.await));
+    }
+    let mut clients = Vec::new();
+    for ((tenant, name, _), node) in CLIENTS.iter().zip(nodes.iter().cycle()) {
+        clients.push(node.client(tenant, name).await);
+    }
+    let (mut requests, mut destroyed) = (BTreeMap::new(), 0);
+    for seed in first..first + count {
+        let world = Arc::new(World::new(nodes.clone(), seed));
+        let mut violations = all_at_once(&world, &clients).await;
+        // By now each of them must say the same, and the last.
+        tokio::time::sleep(KNOWN).await;
+        for node in &nodes {
+            for (client, (tenant, name, _)) in CLIENTS.iter().enumerate().take(2) {
+                let connection = node.client(tenant, name).await;
+                for key in 0..KEYS.len() {
+                    world.ask(&connection, client, key, Ask::Get).await;
+                }
+            }
+        }
+        violations.extend(total.add(&world, &mut requests, &mut destroyed));
+        if !violations.is_empty() {
+            println!("violations with KEYWRIGHT_MODEL_SEED={seed:#x}");
+            total.found.violations.extend(violations);
+            return;
+        }
+    }
+    books(&nodes, &requests, destroyed, total);
 }
 
 /// The audit log has one record for each answer, with its outcome, one before and one
 /// after each destruction, and an unbroken chain.
-fn books(it: &Appliance, requests: &BTreeMap<String, u64>, destroyed: u64, total: &mut Total) {
+fn books(
+    nodes: &[Arc<Appliance>],
+    requests: &BTreeMap<String, u64>,
+    destroyed: u64,
+    total: &mut Total,
+) {
     let mut recorded: BTreeMap<String, u64> = BTreeMap::new();
     let mut events: BTreeMap<String, u64> = BTreeMap::new();
-    for record in it.audit() {
+    for record in nodes.iter().flat_map(|node| node.audit()) {
         let text = |field: &str| record[field].as_str().unwrap_or_default().to_owned();
         let book = match record.get("event") {
             Some(_) => events.entry(text("action")).or_default(),
@@ -211,7 +317,9 @@ fn books(it: &Appliance, requests: &BTreeMap<String, u64>, destroyed: u64, total
     if of("destroying") != of("destroyed") || of("destroyed") < destroyed {
         violations.push(format!("events {events:?} for {destroyed} destructions"));
     }
-    if let Err(e) = keywright_client::audit::verify(it.dir.path(), None) {
-        violations.push(format!("audit log: {e:?}"));
+    for node in nodes {
+        if let Err(e) = keywright_client::audit::verify(node.dir.path(), None) {
+            violations.push(format!("audit log: {e:?}"));
+        }
     }
 }

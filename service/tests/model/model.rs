@@ -141,13 +141,14 @@ impl Picture {
         }
     }
 
-    /// Only what is active or deactivated, not scheduled, and not below the minimum.
+    /// Only what is active, deactivated or about to be active, not scheduled, and not below
+    /// the minimum.
     pub(crate) fn process(&self, is: Use, wanted: Use, number: u32) -> Result<u32, Why> {
         if is != wanted {
             return Err("KEY_USE");
         }
         let version = self.version(number).ok_or("KEY_VERSION_NOT_FOUND")?;
-        let state = matches!(version.state, S::Active | S::Deactivated);
+        let state = matches!(version.state, S::PreActivation | S::Active | S::Deactivated);
         match state && version.destroy == 0 && number >= self.minimum {
             true => Ok(number),
             false => Err("KEY_STATE"),
@@ -182,10 +183,11 @@ impl Picture {
         let only = match change {
             Change::Create { .. } => return Err("KEY_EXISTS"),
             Change::Rotate => {
-                next.versions.push(Version {
-                    state: S::Active,
-                    destroy: 0,
-                });
+                // The second phase, and the first one where it is not the picture before.
+                if self.versions.last().unwrap().state != S::PreActivation {
+                    next = self.half_rotated();
+                }
+                next.versions.last_mut().unwrap().state = S::Active;
                 next.primary = next.versions.len() as u32;
                 return Ok(next);
             }
@@ -240,6 +242,17 @@ impl Picture {
             return Err("KEY_STATE");
         }
         Ok(next)
+    }
+
+    /// The first phase of a rotation: a version that protects nothing yet.
+    pub(crate) fn half_rotated(&self) -> Self {
+        let mut next = self.clone();
+        next.revision += 1;
+        next.versions.push(Version {
+            state: S::PreActivation,
+            destroy: 0,
+        });
+        next
     }
 
     /// The appliance destroys a version that is due.

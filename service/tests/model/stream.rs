@@ -45,7 +45,7 @@ pub(crate) async fn ask(
     rpc: Rpc,
     batches: Vec<(usize, Ask)>,
 ) {
-    let clock = keywright_service::clock::Clock::now_ms(&*world.it.clock);
+    let clock = world.now_ms();
     let began: Vec<(u64, i64)> = batches.iter().map(|_| (world.tick(), clock)).collect();
     world.streams.fetch_add(1, SeqCst);
     let (send, mut answers) = tokio::sync::mpsc::unbounded_channel();

@@ -395,6 +395,9 @@ async fn change(
                     rotate_after_days: days,
                     rotate_after_wraps: wraps,
                     wrap_limit: limit,
+                    // The model rotates, and nobody else.
+                    rotate_by_hand: true,
+                    ..Default::default()
                 }),
                 minimum_version: minimum,
                 revision: seen,
@@ -411,6 +414,7 @@ async fn change(
                 version,
                 days,
                 revision: seen,
+                ..Default::default()
             };
             keys.schedule_destruction(request).await?.into_inner().key
         }

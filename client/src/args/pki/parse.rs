@@ -16,7 +16,7 @@ const MOST_SECONDS: u64 = 36_525 * 86_400;
 const MOST_BYTES: usize = 32;
 
 /// `90s`, `5m`, `24h`, `30d`, as in profiles.
-pub(super) fn span(text: &str) -> Result<Span, String> {
+pub(in crate::args) fn span(text: &str) -> Result<Span, String> {
     let wrong = || format!("{text:?} is not a length of time such as 90s, 5m, 24h or 30d");
     let unit = match text.chars().last() {
         Some('s') => 1,

@@ -58,6 +58,12 @@ pub(super) fn show(key: Option<proto::Key>, output: Output) -> Result<(), Failur
             row.push(v.wraps_reserved.to_string());
         }
         row.push(match v.destroy_unix_ms {
+            0 if v.brown_out_until_unix_ms != 0 => {
+                format!("does nothing until {}", time(v.brown_out_until_unix_ms))
+            }
+            0 if v.last_refused_unix_ms != 0 => {
+                format!("last wanted in vain {}", time(v.last_refused_unix_ms))
+            }
             0 if v.rotation_due && v.number == key.primary_version => "rotate now".into(),
             0 => String::new(),
             at => format!("to be destroyed {}", time(at)),
@@ -72,11 +78,17 @@ fn rules(rules: KeyRules) -> impl Iterator<Item = (&'static str, u64)> {
     let KeyRules {
         rotate_after_days,
         rotate_after_wraps,
+        rotate_after_bytes,
+        rotate_by_hand,
+        deactivate_after_days,
         wrap_limit,
     } = rules;
     [
         ("rotate after days", rotate_after_days.into()),
         ("rotate after wraps", rotate_after_wraps),
+        ("rotate after bytes", rotate_after_bytes),
+        ("rotate by hand", rotate_by_hand.into()),
+        ("deactivate after days", deactivate_after_days.into()),
         ("wrap limit", wrap_limit),
     ]
     .into_iter()
@@ -141,7 +153,7 @@ fn time_or_never(unix_ms: i64) -> String {
 }
 
 /// For machines: absent is absent.
-fn time_json(unix_ms: i64) -> Option<String> {
+pub(super) fn time_json(unix_ms: i64) -> Option<String> {
     (unix_ms != 0).then(|| time(unix_ms))
 }
 
@@ -160,6 +172,9 @@ pub(super) fn key_json(key: &proto::Key) -> Value {
                 "last_protected": time_json(v.last_protect_unix_ms),
                 "last_processed": time_json(v.last_process_unix_ms),
                 "destroy": time_json(v.destroy_unix_ms),
+                "brown_out_until": time_json(v.brown_out_until_unix_ms),
+                "last_refused": time_json(v.last_refused_unix_ms),
+                "sealed_bytes": v.sealed_bytes,
             })
         })
         .collect();
@@ -175,8 +190,12 @@ pub(super) fn key_json(key: &proto::Key) -> Value {
         "rules": key.rules.map(|r| json!({
             "rotate_after_days": (r.rotate_after_days != 0).then_some(r.rotate_after_days),
             "rotate_after_wraps": (r.rotate_after_wraps != 0).then_some(r.rotate_after_wraps),
+            "rotate_after_bytes": (r.rotate_after_bytes != 0).then_some(r.rotate_after_bytes),
+            "rotate_by_hand": r.rotate_by_hand,
+            "deactivate_after_days": (r.deactivate_after_days != 0).then_some(r.deactivate_after_days),
             "wrap_limit": (r.wrap_limit != 0).then_some(r.wrap_limit),
         })),
+        "next_rotation": time_json(key.rotation_unix_ms),
         "created": time(key.created_unix_ms),
         "revision": key.revision,
     })

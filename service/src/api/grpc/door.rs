@@ -31,7 +31,8 @@ where
 }
 
 /// A service of the wire: `rpc(Request) -> Response = |app, call, message| operation`. One
-/// function for each RPC, with its audit record, and the handler that runs it.
+/// function for each RPC, with its audit record, and the handler that runs it. What stands
+/// under `also` is taken as it is.
 macro_rules! door {
     (
         $(#[$doc:meta])*
@@ -39,6 +40,7 @@ macro_rules! door {
             $($rpc:ident($request:ident) -> $response:ident
                 = |$app:ident, $call:ident, $message:ident| $run:expr;)*
         }
+        $(also { $($also:tt)* })?
     ) => {
         $(#[$doc])*
         #[derive(Debug)]
@@ -72,6 +74,7 @@ macro_rules! door {
             ) -> Result<tonic::Response<$response>, tonic::Status> {
                 $crate::api::grpc::door::detached(&self.app, request, rpcs::$rpc).await
             })*
+            $($($also)*)?
         }
     };
 }

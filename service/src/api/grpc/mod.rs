@@ -9,6 +9,7 @@ mod door;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod guard;
+mod jobs;
 mod keys;
 mod pki;
 mod pki_admin;
@@ -22,8 +23,8 @@ use keywright_hsm::State;
 use keywright_proto::{
     DESCRIPTORS,
     v1::{
-        crypto_server::CryptoServer, keys_server::KeysServer, pki_admin_server::PkiAdminServer,
-        pki_server::PkiServer,
+        crypto_server::CryptoServer, jobs_server::JobsServer, keys_server::KeysServer,
+        pki_admin_server::PkiAdminServer, pki_server::PkiServer,
     },
 };
 use tokio::time::interval;
@@ -36,7 +37,8 @@ pub use rpcs::{AUDITED_RPCS, rpc_name};
 pub use status::status;
 
 use self::{
-    crypto::CryptoDoor, guard::GuardLayer, keys::KeysDoor, pki::PkiDoor, pki_admin::PkiAdminDoor,
+    crypto::CryptoDoor, guard::GuardLayer, jobs::JobsDoor, keys::KeysDoor, pki::PkiDoor,
+    pki_admin::PkiAdminDoor,
 };
 use super::Conn;
 use crate::{config::Limits, ops::App};
@@ -76,9 +78,10 @@ pub async fn serve(
 }
 
 /// "" stands for the server as a whole.
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     "",
     "keywright.v1.Crypto",
+    "keywright.v1.Jobs",
     "keywright.v1.Keys",
     "keywright.v1.Pki",
     "keywright.v1.PkiAdmin",
@@ -88,11 +91,13 @@ fn router(app: &Arc<App>) -> Router<Stack<GuardLayer, Identity>> {
     let bytes = app.limits.message_bytes;
     let crypto = CryptoServer::new(CryptoDoor::new(Arc::clone(app)));
     let keys = KeysServer::new(KeysDoor::new(Arc::clone(app)));
+    let jobs = JobsServer::new(JobsDoor::new(Arc::clone(app)));
     let pki = PkiServer::new(PkiDoor::new(Arc::clone(app)));
     let admin = PkiAdminServer::new(PkiAdminDoor::new(Arc::clone(app)));
     server(&app.limits)
         .layer(GuardLayer::new(Arc::clone(app)))
         .add_service(crypto.max_decoding_message_size(bytes))
+        .add_service(jobs.max_decoding_message_size(bytes))
         .add_service(keys.max_decoding_message_size(bytes))
         .add_service(pki.max_decoding_message_size(bytes))
         .add_service(admin.max_decoding_message_size(bytes))
@@ -122,7 +127,8 @@ async fn watch_health(app: Arc<App>, health: HealthReporter) {
     let mut told = None;
     loop {
         tick.tick().await;
-        let serving = app.hsm.state() == State::Ready && app.audit.healthy();
+        let serving =
+            app.hsm.state() == State::Ready && app.audit.healthy() && app.membership.serves();
         if told != Some(serving) {
             let status = if serving {
                 ServingStatus::Serving

@@ -1,7 +1,7 @@
 //! The names of RPCs, in records and metrics.
 
 /// Every RPC of `keywright.v1`: path and name in records and metrics.
-pub const AUDITED_RPCS: [(&str, &str); 48] = [
+pub const AUDITED_RPCS: [(&str, &str); 56] = [
     ("/keywright.v1.Crypto/Encrypt", "Encrypt"),
     ("/keywright.v1.Crypto/Decrypt", "Decrypt"),
     ("/keywright.v1.Crypto/Rewrap", "Rewrap"),
@@ -35,6 +35,14 @@ pub const AUDITED_RPCS: [(&str, &str); 48] = [
     ),
     ("/keywright.v1.Keys/CancelDestruction", "CancelDestruction"),
     ("/keywright.v1.Keys/Explain", "Explain"),
+    ("/keywright.v1.Jobs/CreateJob", "CreateJob"),
+    ("/keywright.v1.Jobs/GetJob", "GetJob"),
+    ("/keywright.v1.Jobs/ListJobs", "ListJobs"),
+    ("/keywright.v1.Jobs/WatchJob", "WatchJob"),
+    ("/keywright.v1.Jobs/ChangeJob", "ChangeJob"),
+    ("/keywright.v1.Jobs/LeaseJob", "LeaseJob"),
+    ("/keywright.v1.Jobs/CheckpointJob", "CheckpointJob"),
+    ("/keywright.v1.Jobs/GetJobReport", "GetJobReport"),
     ("/keywright.v1.Pki/SignCsr", "SignCsr"),
     ("/keywright.v1.Pki/SignCsrBatch", "SignCsrBatch"),
     ("/keywright.v1.Pki/DryRun", "DryRun"),

@@ -78,12 +78,11 @@ const OCSP: Kind = Kind("ocsp");
 
 /// `None` when there is no such issuer.
 async fn answer(door: &Door, tenant: &str, issuer: &str, request: &[u8]) -> Option<Answered> {
-    let (tenant_name, tenant) = door.tenants.get_key_value(tenant)?;
+    let tenant = door.tenants.get(tenant)?;
     let issuer = AuthorityName::parse(issuer).ok()?;
     door.app.authorities.issuer(*tenant, &issuer)?;
     let question = Question {
         tenant: *tenant,
-        tenant_name,
         issuer: &issuer,
         request,
     };

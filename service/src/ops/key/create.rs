@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::generate::{Wanted, generate};
+use super::generate::{Wanted, generate, take_back};
 use crate::{
     error::{Error, Reason, Result},
     key::{Key, KeyId, VersionNumber},
-    ops::{App, Call},
+    ops::{App, Call, nodes::heard},
     policy::{Proposal, act},
+    store::StoreError,
 };
 
 /// Creates a key with its first version.
@@ -32,7 +33,6 @@ pub async fn create_key(app: &Arc<App>, call: &mut Call, proposal: Proposal) -> 
         call.deadline,
         &Wanted {
             tenant,
-            tenant_name: &call.caller.tenant_name,
             key: id,
             name: &proposal.name,
             spec: proposal.spec,
@@ -42,8 +42,16 @@ pub async fn create_key(app: &Arc<App>, call: &mut Call, proposal: Proposal) -> 
     .await?;
     let Proposal { name, spec, labels } = proposal;
     let key = Key::new(id, tenant, name, spec, labels, first);
-    app.store.create_key(&key).await?;
+    if let Err(e) = app.store.create_key(&key).await {
+        if matches!(e, StoreError::Exists) {
+            // Another node was quicker.
+            take_back(app, call.deadline, &key).await;
+        }
+        return Err(e.into());
+    }
     let key = change.publish(key);
+    drop(change);
+    heard(app, &key).await;
     call.note(&key, Some(key.primary.get()));
     Ok(key)
 }

@@ -128,7 +128,9 @@ fn version(key: &Key, action: Action, number: u32) -> Result<Option<VersionNumbe
     let protect = |wanted| Ok(Some(key.to_protect(wanted)?.get().number));
     let process = |wanted| Ok(Some(key.to_process(wanted, number)?.get().number));
     match action {
-        Action::Encrypt | Action::ReencryptTo | Action::GenerateDataKey => protect(KeyUse::Encrypt),
+        Action::Encrypt | Action::ReencryptTo | Action::GenerateDataKey | Action::CreateJob => {
+            protect(KeyUse::Encrypt)
+        }
         // From the one to the other.
         Action::Rewrap => process(KeyUse::Encrypt).and_then(|_| protect(KeyUse::Encrypt)),
         Action::Decrypt | Action::ReencryptFrom | Action::DecryptDataKey => {
@@ -163,6 +165,9 @@ fn version(key: &Key, action: Action, number: u32) -> Result<Option<VersionNumbe
         | Action::ChangeIssuer
         | Action::ChangeProfile
         | Action::BlockKey
-        | Action::CreateAcmeKey => Ok(None),
+        | Action::CreateAcmeKey
+        | Action::GetJob
+        | Action::ChangeJob
+        | Action::RunJob => Ok(None),
     }
 }

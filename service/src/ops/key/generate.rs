@@ -7,14 +7,15 @@ use tracing::warn;
 
 use crate::{
     error::Result,
-    key::{KeyId, KeyName, KeySpec, KeyState, KeyVersion, TenantId, VersionNumber, WrapCounter},
+    key::{
+        Key, KeyId, KeyName, KeySpec, KeyState, KeyVersion, TenantId, VersionNumber, WrapCounter,
+    },
     ops::App,
     store::Intent,
 };
 
 pub(in crate::ops) struct Wanted<'a> {
     pub(in crate::ops) tenant: TenantId,
-    pub(in crate::ops) tenant_name: &'a str,
     pub(in crate::ops) key: KeyId,
     pub(in crate::ops) name: &'a KeyName,
     pub(in crate::ops) spec: KeySpec,
@@ -29,7 +30,6 @@ pub(in crate::ops) async fn generate(
 ) -> Result<KeyVersion> {
     let Wanted {
         tenant,
-        tenant_name,
         key,
         name,
         spec,
@@ -46,6 +46,7 @@ pub(in crate::ops) async fn generate(
         created_ms,
     };
     app.store.begin(&intent).await?;
+    let tenant_name = app.tenants.get(&tenant).map_or("", String::as_str);
     // For people who look at the token; nothing is ever found by it.
     let label = format!("keywright/{tenant_name}/{name}/v{number}");
     let new = match app.hsm.generate(object, spec, label, deadline).await {
@@ -66,9 +67,30 @@ pub(in crate::ops) async fn generate(
         token_serial: app.hsm.evidence().token_serial,
         created_ms,
         destroy_at_ms: None,
+        brown_out_until_ms: None,
         wraps: Arc::new(WrapCounter::new(0)),
         used: Arc::default(),
     })
+}
+
+/// The newest version of a picture that the store has refused: it was generated just now,
+/// nobody has used it, and nobody ever will. What cannot be taken back is reported at the
+/// next start.
+pub(super) async fn take_back(app: &App, deadline: Instant, refused: &Key) {
+    let Some(version) = refused.versions().last() else {
+        return;
+    };
+    let object = version.on_token.object;
+    match app.hsm.destroy(object, refused.spec, deadline).await {
+        Ok(()) => {
+            if let Err(e) = app.store.abandon(object).await {
+                warn!(%object, error = %e, "an intent stays whose object is gone");
+            }
+        }
+        Err(e) => {
+            warn!(%object, error = %e, "an object stays on the token that belongs to nothing")
+        }
+    }
 }
 
 /// The token refused before it made anything, or took it back at once. After anything

@@ -17,14 +17,14 @@ pub async fn save_last_use(app: &App) {
     let mut uses = Vec::new();
     let mut taken = Vec::new();
     for (key, version) in versions {
-        if let Some((protected_ms, processed_ms)) = version.used.take_unsaved() {
+        if let Some((times, more_bytes)) = version.used.take_unsaved() {
             uses.push(Use {
                 key: key.id,
                 number: version.number,
-                protected_ms,
-                processed_ms,
+                times,
+                more_bytes,
             });
-            taken.push(&version.used);
+            taken.push((&version.used, more_bytes));
         }
     }
     if uses.is_empty() {
@@ -32,6 +32,8 @@ pub async fn save_last_use(app: &App) {
     }
     if let Err(e) = app.store.set_last_used(&uses).await {
         tracing::warn!(error = %e, "when keys were last used could not be stored; tried again");
-        taken.iter().for_each(|used| used.still_unsaved());
+        taken
+            .iter()
+            .for_each(|(used, bytes)| used.still_unsaved(*bytes));
     }
 }

@@ -52,7 +52,7 @@ pub async fn update_key(app: &Arc<App>, call: &mut Call, request: UpdateKey) -> 
         if let Some(minimum) = minimum {
             detail.insert("minimum_version", minimum.to_string());
         }
-        let next = key.updated(labels, rules, minimum)?;
+        let next = key.updated(labels.clone(), rules, minimum)?;
         let (asking, entry) = call.asks();
         app.keyring
             .still_allowed::<act::UpdateKey>(&asking, &next, entry)?;

@@ -384,7 +384,6 @@ async fn new_issuer(
         call.deadline,
         &Wanted {
             tenant,
-            tenant_name: &call.caller.tenant_name,
             key: KeyId(id),
             name: &name,
             spec: spec.key,

@@ -4,6 +4,9 @@
 //! not expired must be on the next one too, or a restored store would make revoked
 //! certificates good again (CVE-2021-29653). Its number comes from the time, so it rises
 //! also after a restore.
+//!
+//! Of many nodes one makes the lists; the others take them from the store, into files of
+//! their own, and hold them against those before all the same.
 
 use std::{
     collections::BTreeSet,
@@ -18,13 +21,14 @@ use tracing::{error, info};
 
 use super::{issuers::raise_alarm, no_such_issuer, seconds, signer, signer::NotSigned};
 use crate::{
-    authorities::Authority,
-    authority::{AuthorityName, CrlRecord, Issuer, Reason as Why},
+    authorities::{Authority, CrlsDue},
+    authority::{AuthorityName, CertificateRef, CrlRecord, Issuer, IssuerId, Reason as Why},
     error::{Error, Reason, Result},
+    membership::LEASE,
     metrics,
-    ops::{App, Call},
+    ops::{App, Call, nodes::is_ours},
     policy::act,
-    store::Revoked,
+    store::{Revoked, StoreError},
 };
 
 /// A list, and what is on record about it.
@@ -82,42 +86,69 @@ pub async fn published(app: &App, issuer: &Issuer, shard: u32) -> Result<Crl> {
     Ok(Crl { der, record })
 }
 
-/// Makes lists for ever: when something was revoked, and when a list gets old.
+/// Keeps lists for ever: takes those that another node made, and on the first of all nodes
+/// makes new ones when something was revoked, and when a list gets old.
 pub async fn publish_crls(app: Arc<App>) {
-    let every = Duration::from_millis(app.limits.crl_every_ms);
     // After a start everything: what was revoked just before it ended may be on no list.
     for authority in app.authorities.all_issuers() {
         app.authorities.crl_is_due(authority.issuer.id);
     }
-    let pause = every.min(Duration::from_secs(60));
+    // The node that makes them may go, and only who looks knows that it is the next one.
+    let look = if app.store.is_shared() {
+        LEASE
+    } else {
+        Duration::from_secs(60)
+    };
+    let pause = look.min(Duration::from_millis(app.limits.crl_every_ms));
     let mut round = tokio::time::interval_at(tokio::time::Instant::now() + pause, pause);
+    let mut first = false;
     loop {
-        let due: BTreeSet<_> = tokio::select! {
+        let due = tokio::select! {
             due = app.authorities.crls_due() => due,
-            _ = round.tick() => old(&app),
+            _ = round.tick() => CrlsDue { make: old(&app), ..CrlsDue::default() },
         };
+        let was_first = std::mem::replace(&mut first, is_ours(&app).await);
+        // What was due to the one before may have gone with it.
+        let all = first && !was_first;
         for authority in app.authorities.all_issuers() {
-            let issuer = &authority.issuer;
-            if !due.contains(&issuer.id) || !issuer.usage.crl {
-                continue;
-            }
-            let published = publish(&app, &authority).await;
-            metrics::crl(published.is_ok());
-            if let Err(e) = published {
-                error!(issuer = %issuer.name, error = ?e, "no new CRL; it is tried again");
-                // Not at once: the HSM may be away for a while. Others do not wait for it.
-                let (app, id) = (Arc::clone(&app), issuer.id);
-                tokio::spawn(async move {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    app.authorities.crl_is_due(id);
-                });
+            let make = all || due.make.contains(&authority.issuer.id);
+            if make || due.take.contains(&authority.issuer.id) {
+                renew(&app, &authority, first && make).await;
             }
         }
     }
 }
 
+/// Takes what is newer, and may make what comes after it. What fails is tried again.
+async fn renew(app: &Arc<App>, authority: &Authority, make: bool) {
+    let issuer = &authority.issuer;
+    let done = async {
+        take(app, authority).await?;
+        if make && issuer.usage.crl {
+            publish(app, authority).await?;
+        }
+        Ok::<_, Error>(())
+    };
+    match done.await {
+        Ok(()) => return,
+        Err(e) if e.reason() == Reason::Conflict => {
+            info!(issuer = %issuer.name, "another node has made a newer CRL");
+        }
+        Err(e) => {
+            metrics::crl(false);
+            error!(issuer = %issuer.name, error = ?e, "no new CRL; it is tried again");
+        }
+    }
+    // Not at once: the HSM may be away for a while. Others do not wait for it.
+    let (app, id) = (Arc::clone(app), issuer.id);
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        app.authorities.crl_is_due(id);
+    });
+}
+
 /// Issuers whose list is as old as a list should get.
-fn old(app: &App) -> BTreeSet<crate::authority::IssuerId> {
+fn old(app: &App) -> BTreeSet<IssuerId> {
     let oldest = app.clock.now_ms() - i64::try_from(app.limits.crl_every_ms).unwrap_or(i64::MAX);
     let is_old = |a: &Arc<Authority>| {
         let crl = app.authorities.crl(a.issuer.id, 0);
@@ -142,8 +173,7 @@ pub async fn publish(app: &App, authority: &Authority) -> Result<()> {
     let spec = &authority.spec;
     let revoked = app.store.revoked(issuer.id).await?;
     let now_ms = app.authorities.signing_time(app.clock.now_ms())?;
-    // The full one last: who sees it may rely on the shards.
-    for shard in (1..=spec.shards).chain([0]) {
+    for shard in shards(authority) {
         let scope = match shard {
             0 => Scope::Full,
             n => match spec.shard_url(n) {
@@ -166,7 +196,8 @@ pub async fn publish(app: &App, authority: &Authority) -> Result<()> {
             scope,
         };
         if let Some(before) = &before {
-            nothing_lost(app, authority, before, &entries).await?;
+            let listed: Vec<_> = entries.iter().map(|r| r.serial).collect();
+            nothing_lost(app, authority, shard, &listed, before.this_update_ms).await?;
         }
         let record = CrlRecord {
             issuer: issuer.id,
@@ -190,9 +221,50 @@ pub async fn publish(app: &App, authority: &Authority) -> Result<()> {
                 return Err(e.error());
             }
         };
-        put(app, issuer, record, crl.der()).await?;
+        put(app, issuer, number, record, crl.der()).await?;
     }
+    metrics::crl(true);
     info!(issuer = %issuer.name, entries = revoked.len(), "CRL published");
+    Ok(())
+}
+
+/// The full one last: who sees it may rely on the shards.
+fn shards(authority: &Authority) -> impl Iterator<Item = u32> + use<> {
+    (1..=authority.spec.shards).chain([0])
+}
+
+/// Takes the lists that another node has made.
+async fn take(app: &App, authority: &Authority) -> Result<()> {
+    let issuer = &authority.issuer;
+    let mut taken = false;
+    for shard in shards(authority) {
+        let known = app.authorities.crl(issuer.id, shard);
+        let known = known.map_or(0, |crl| crl.number);
+        let newer = app.store.newer_crl(issuer.id, shard, known).await?;
+        let Some((record, der)) = newer else {
+            continue;
+        };
+        // Without bytes it was made on an embedded store: its file is here, or lost.
+        if let Some(der) = der {
+            let corrupt = |what: &str| {
+                let text = format!("CRL {shard} of issuer {}: {what}", issuer.name);
+                Error::from(StoreError::Corrupt(text))
+            };
+            if <[u8; 32]>::from(Sha256::digest(&der)) != record.sha256 {
+                return Err(corrupt("not the one on record"));
+            }
+            let listed = x509::revoked_serials(&der).map_err(|_| corrupt("no CRL"))?;
+            // It may not be the next one: what ended before it was on one in between.
+            nothing_lost(app, authority, shard, &listed, record.this_update_ms).await?;
+            write(app, issuer, shard, der).await?;
+        }
+        app.authorities.publish_crl(record);
+        taken = true;
+    }
+    if taken {
+        metrics::crl(true);
+        info!(issuer = %issuer.name, "CRL taken from another node");
+    }
     Ok(())
 }
 
@@ -230,29 +302,31 @@ pub(super) fn reason(why: Why) -> Option<x509::Reason> {
     }
 }
 
-/// Every serial of the list before is on this one or in the store as expired.
+/// Every serial of the list before is on this one, or in the store as one that ended before
+/// `ended_ms`.
 async fn nothing_lost(
     app: &App,
     authority: &Authority,
-    before: &CrlRecord,
-    entries: &[&Revoked],
+    shard: u32,
+    listed: &[Serial],
+    ended_ms: i64,
 ) -> Result<()> {
     let issuer = &authority.issuer;
-    let Ok(der) = tokio::fs::read(path(&app.crl_dir, issuer, before.shard)).await else {
+    let Ok(before) = tokio::fs::read(path(&app.crl_dir, issuer, shard)).await else {
         // Restored without its files: nothing to compare with.
         return Ok(());
     };
-    let now: BTreeSet<&Serial> = entries.iter().map(|r| &r.serial).collect();
-    let listed = x509::revoked_serials(&der)
+    let now: BTreeSet<&Serial> = listed.iter().collect();
+    let before = x509::revoked_serials(&before)
         .map_err(|e| Error::internal(format!("the CRL on disk cannot be read: {e}")))?;
-    for serial in listed.iter().filter(|s| !now.contains(s)) {
-        let name = crate::authority::CertificateRef {
+    for serial in before.iter().filter(|s| !now.contains(s)) {
+        let name = CertificateRef {
             issuer: issuer.id,
             serial: *serial,
         };
         let record = app.store.certificate(issuer.tenant, &name).await?;
-        let expired = record.is_some_and(|r| r.intended.not_after_ms < before.this_update_ms);
-        if !expired {
+        let ended = record.is_some_and(|r| r.intended.not_after_ms < ended_ms);
+        if !ended {
             let why = format!(
                 "certificate {serial} is on the published CRL and not revoked in the store: the store is older than the CRL; restore the right one"
             );
@@ -263,21 +337,37 @@ async fn nothing_lost(
     Ok(())
 }
 
-/// The file first: a record never speaks of bytes that are not there.
-async fn put(app: &App, issuer: &Issuer, mut record: CrlRecord, der: &[u8]) -> Result<()> {
+/// A record never speaks of bytes that are not there: they lie in the file before, or come
+/// into the store with it. And what lies in the file of one of many was on record, or
+/// [`take`] would hold the next list against one that nobody saw.
+async fn put(
+    app: &App,
+    issuer: &Issuer,
+    before: u64,
+    mut record: CrlRecord,
+    der: &[u8],
+) -> Result<()> {
     record.sha256 = Sha256::digest(der).into();
-    let path = path(&app.crl_dir, issuer, record.shard);
-    let bytes = der.to_vec();
-    let written = tokio::task::spawn_blocking(move || write_whole(&path, &bytes)).await;
+    if app.store.is_shared() {
+        app.store.set_crl(&record, before, Some(der)).await?;
+        write(app, issuer, record.shard, der.to_vec()).await?;
+    } else {
+        write(app, issuer, record.shard, der.to_vec()).await?;
+        app.store.set_crl(&record, before, None).await?;
+    }
+    app.authorities.publish_crl(record);
+    Ok(())
+}
+
+async fn write(app: &App, issuer: &Issuer, shard: u32, der: Vec<u8>) -> Result<()> {
+    let path = path(&app.crl_dir, issuer, shard);
+    let written = tokio::task::spawn_blocking(move || write_whole(&path, &der)).await;
     written
         .map_err(|e| e.to_string())
         .and_then(|r| r.map_err(|e| e.to_string()))
         .map_err(|e| {
             Error::new(Reason::StoreUnavailable, "the CRL cannot be written now").because(e)
-        })?;
-    app.store.set_crl(&record).await?;
-    app.authorities.publish_crl(record);
-    Ok(())
+        })
 }
 
 /// `<dir>/<issuer id>-<shard>.crl`.

@@ -34,8 +34,6 @@ pub(super) const OCSP: &str = "ocsp";
 pub struct Question<'a> {
     /// Whose issuer.
     pub tenant: TenantId,
-    /// For the label of a new key.
-    pub tenant_name: &'a str,
     /// Which issuer.
     pub issuer: &'a AuthorityName,
     /// DER of an OCSPRequest.
@@ -131,8 +129,8 @@ impl Ocsp {
         let authority = found.ok_or(OcspError::Unauthorized)?;
         let certificate = authority.certificate.as_ref();
         let certificate = certificate.ok_or(OcspError::Unauthorized)?;
-        if !authority.issuer.usage.crl {
-            // An operator, or an alarm, has stopped it.
+        // An operator, or an alarm, has stopped it; or it may be revoked on another node.
+        if !authority.issuer.usage.crl || !self.app.membership.serves() {
             return Err(OcspError::TryLater);
         }
         let now = seconds(self.app.clock.now_ms());
@@ -145,7 +143,7 @@ impl Ocsp {
         if !request.cert_ids.iter().all(|id| id.is_of(certificate)) {
             return Err(OcspError::Unauthorized);
         }
-        let signed = self.sign(q.tenant_name, &authority, request, now).await;
+        let signed = self.sign(&authority, request, now).await;
         match (signed, kept) {
             (Ok(kept), _) => {
                 metrics::ocsp(kept.says, "hsm");
@@ -172,7 +170,6 @@ impl Ocsp {
 
     async fn sign(
         self: &Arc<Self>,
-        tenant_name: &str,
         authority: &Arc<Authority>,
         request: OcspRequest,
         now: u64,
@@ -181,7 +178,7 @@ impl Ocsp {
             .signing
             .try_acquire()
             .map_err(|_| OcspError::TryLater)?;
-        let ready = match self.speaker(tenant_name, authority, now).await {
+        let ready = match self.speaker(authority, now).await {
             Speaker::Ready(ready) => ready,
             Speaker::Nobody => return Err(OcspError::Unauthorized),
             Speaker::Away => return Err(OcspError::TryLater),
@@ -253,24 +250,18 @@ impl Ocsp {
 
     /// Who speaks for an issuer. What was begun for it runs to its end even if nobody
     /// waits for it any more; after a failure there is a pause.
-    async fn speaker(
-        self: &Arc<Self>,
-        tenant_name: &str,
-        authority: &Arc<Authority>,
-        now: u64,
-    ) -> Speaker {
+    async fn speaker(self: &Arc<Self>, authority: &Arc<Authority>, now: u64) -> Speaker {
         let id = authority.issuer.id;
         if let Some(known) = self.known(id, now) {
             return known;
         }
         let (this, authority) = (Arc::clone(self), Arc::clone(authority));
-        let tenant_name = tenant_name.to_owned();
         let made = tokio::spawn(async move {
             let _one = this.making.lock().await;
             if let Some(known) = this.known(id, now) {
                 return known;
             }
-            let found = responder::find(&this.app, &tenant_name, &authority).await;
+            let found = responder::find(&this.app, &authority).await;
             let speaker = found.unwrap_or_else(|e| {
                 error!(issuer = %authority.issuer.name, error = ?e, "nobody can sign OCSP answers; it is tried again in a minute");
                 Speaker::Away

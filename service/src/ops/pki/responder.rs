@@ -61,7 +61,7 @@ const BACKDATE_SECONDS: u64 = 5 * 60;
 ///
 /// # Errors
 /// Why there is none: lint, HSM, store, audit log.
-pub(super) async fn find(app: &App, tenant_name: &str, authority: &Authority) -> Result<Speaker> {
+pub(super) async fn find(app: &App, authority: &Authority) -> Result<Speaker> {
     let spec = &authority.spec;
     if spec.urls(0).ocsp.is_none() {
         return Ok(Speaker::Nobody);
@@ -79,10 +79,7 @@ pub(super) async fn find(app: &App, tenant_name: &str, authority: &Authority) ->
             return Ok(Speaker::Ready(Arc::clone(old)));
         }
     }
-    match (
-        renewed(app, tenant_name, authority, spec, stored).await,
-        old,
-    ) {
+    match (renewed(app, authority, spec, stored).await, old) {
         (Ok(ready), _) => Ok(Speaker::Ready(Arc::new(ready))),
         (Err(e), Some(old)) => {
             warn!(issuer = %authority.issuer.name, error = ?e, "the OCSP responder's certificate was not renewed; the old one is used on");
@@ -130,7 +127,6 @@ async fn in_force(
 /// must not be certified any more.
 async fn renewed(
     app: &App,
-    tenant_name: &str,
     authority: &Authority,
     spec: &Ceremony,
     stored: Option<Responder>,
@@ -141,12 +137,12 @@ async fn renewed(
             done => return done,
         }
     }
-    let made = new_key(app, tenant_name, authority).await?;
+    let made = new_key(app, authority).await?;
     certify(app, authority, spec, made).await
 }
 
 /// On record before it has a certificate: no object is ever unknown.
-async fn new_key(app: &App, tenant_name: &str, authority: &Authority) -> Result<Responder> {
+async fn new_key(app: &App, authority: &Authority) -> Result<Responder> {
     let issuer = &authority.issuer;
     let mut id = [0; 16];
     app.entropy.fill(&mut id)?;
@@ -154,7 +150,6 @@ async fn new_key(app: &App, tenant_name: &str, authority: &Authority) -> Result<
         .map_err(|e| Error::internal(e.to_string()))?;
     let wanted = Wanted {
         tenant: issuer.tenant,
-        tenant_name,
         key: KeyId(id),
         name: &name,
         spec: key_spec(issuer.key.spec),

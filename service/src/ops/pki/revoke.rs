@@ -198,7 +198,11 @@ async fn revoke_one(app: &App, name: &CertificateRef, revocation: Revocation) ->
     let done = app.authorities.ledger().write(write).await? == Written::Done;
     if done {
         app.authorities.revoked(name);
-        app.authorities.status_changed(name);
+        // Of many nodes each hears of it with the next epoch, this one too; only one makes
+        // lists.
+        if !app.store.is_shared() {
+            app.authorities.crl_is_due(name.issuer);
+        }
         stop_authority(app, name).await;
     }
     Ok(done)

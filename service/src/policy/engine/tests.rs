@@ -93,12 +93,23 @@ fn roles_decide() {
             "cancel_destruction",
             "explain",
             "explain_other",
-            "get_public_key"
+            "get_public_key",
+            "create_job",
+            "get_job",
+            "change_job"
         ]
     );
     assert_eq!(
         allowed("spiffe://a/rewrap"),
-        ["rewrap", "get_key", "explain"]
+        [
+            "rewrap",
+            "get_key",
+            "explain",
+            "create_job",
+            "get_job",
+            "change_job",
+            "run_job"
+        ]
     );
     assert!(allowed("spiffe://a/nobody").is_empty());
 }

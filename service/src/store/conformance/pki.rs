@@ -7,7 +7,7 @@ use super::tenant;
 use crate::{
     authority::{
         AuthorityName, CertificateRef, CertificateState, CrlRecord, Intended, Issuer, IssuerId,
-        ProfileRecord, Reason, Revocation, Stage, Usage,
+        ProfileRecord, Reason, Responder, Revocation, Stage, Usage,
     },
     key::{KeySpec, Revision, TenantId},
     store::{KeyStanding, Search, Store, StoreError, Write, Written},
@@ -46,7 +46,7 @@ fn issuer() -> Issuer {
     }
 }
 
-fn intended(n: u8, request_key: &str) -> Intended {
+pub(super) fn intended(n: u8, request_key: &str) -> Intended {
     let name_ = CertificateRef {
         issuer: issuer().id,
         serial: Serial::from_random([n; Serial::RANDOM_LEN]),
@@ -70,7 +70,7 @@ fn intended(n: u8, request_key: &str) -> Intended {
     }
 }
 
-fn begin(intended: &Intended, requests_since_ms: i64, reuse: KeyReuse) -> Write {
+pub(super) fn begin(intended: &Intended, requests_since_ms: i64, reuse: KeyReuse) -> Write {
     Write::Begin {
         intended: Box::new(intended.clone()),
         requests_since_ms,
@@ -78,7 +78,7 @@ fn begin(intended: &Intended, requests_since_ms: i64, reuse: KeyReuse) -> Write 
     }
 }
 
-async fn one(store: &dyn Store, write: Write) -> Written {
+pub(super) async fn one(store: &dyn Store, write: Write) -> Written {
     store.write_certificates(&[write]).await.unwrap().remove(0)
 }
 
@@ -88,6 +88,7 @@ pub(super) async fn run(store: &dyn Store) {
     authorities(store).await;
     certificates(store).await;
     searches(store).await;
+    responders(store).await;
 }
 
 async fn authorities(store: &dyn Store) {
@@ -134,11 +135,22 @@ async fn authorities(store: &dyn Store) {
         entries: 1,
         sha256: [1; 32],
     };
-    store.set_crl(&crl).await.unwrap();
-    let again = store.set_crl(&crl).await;
+    store.set_crl(&crl, 0, None).await.unwrap();
+    let again = store.set_crl(&crl, 9, None).await;
     assert!(matches!(again, Err(StoreError::Conflict)), "numbers rise");
-    crl.number = 6;
-    store.set_crl(&crl).await.unwrap();
+    let newer = async |number| store.newer_crl(next.id, 0, number).await.unwrap();
+    assert_eq!(newer(4).await, Some((crl.clone(), None)));
+    assert_eq!(newer(5).await, None);
+    crl.number = 7;
+    crl.sha256 = [2; 32];
+    let unseen = store.set_crl(&crl, 4, Some(&[8, 9])).await;
+    assert!(
+        matches!(unseen, Err(StoreError::Conflict)),
+        "it was not held against the one before"
+    );
+    // Who has seen a newer one than the store has held it against more.
+    store.set_crl(&crl, 6, Some(&[8, 9])).await.unwrap();
+    assert_eq!(newer(5).await, Some((crl.clone(), Some(vec![8, 9]))));
 
     let all = store.load_authorities().await.unwrap();
     assert_eq!(all.issuers.len(), 1);
@@ -177,11 +189,15 @@ const REVOCATION: Revocation = Revocation {
     invalidity_ms: Some(60),
 };
 
-fn finish(n: u8) -> Write {
+pub(super) fn finish(name: CertificateRef) -> Write {
     Write::Finish {
-        name: intended(n, "").name,
-        certificate: vec![0xcc, n],
+        certificate: vec![0xcc, 1],
+        name,
     }
+}
+
+fn finish_of(n: u8) -> Write {
+    finish(intended(n, "").name)
 }
 
 /// A serial and an idempotency key are there once; the second certificate that may be.
@@ -213,14 +229,18 @@ async fn begins(store: &dyn Store, first: &Intended) -> Intended {
 
 async fn outcomes(store: &dyn Store, twin: &Intended) {
     // A group: each by itself, in order.
-    let group = [finish(1), finish(1), finish(9)];
+    let group = [finish_of(1), finish_of(1), finish_of(9)];
     let expected = [Written::Done, Written::NotThere, Written::NotThere];
     assert_eq!(store.write_certificates(&group).await.unwrap(), expected);
     let fail = Write::Fail {
         name: twin.name.clone(),
     };
     assert_eq!(one(store, fail).await, Written::Done);
-    assert_eq!(one(store, finish(2)).await, Written::NotThere, "it failed");
+    assert_eq!(
+        one(store, finish_of(2)).await,
+        Written::NotThere,
+        "it failed"
+    );
 }
 
 /// A key that is certified already; that was revoked; that is blocked.
@@ -255,7 +275,7 @@ async fn used_keys(store: &dyn Store, first: &Intended) {
     ];
     assert_eq!(store.write_certificates(&group).await.unwrap(), expected);
     assert_eq!(
-        one(store, finish(3)).await,
+        one(store, finish_of(3)).await,
         Written::NotThere,
         "revoked while it was made"
     );
@@ -338,4 +358,26 @@ async fn searches(store: &dyn Store) {
     };
     let foreign = store.search(TenantId([8; 16]), &all).await.unwrap();
     assert!(foreign.is_empty());
+}
+
+async fn responders(store: &dyn Store) {
+    let none = store.responder(issuer().id).await.unwrap();
+    assert!(none.is_none());
+    let mut responder = Responder {
+        issuer: issuer().id,
+        key: KeyRef {
+            object: ObjectId([10; 16]),
+            ..issuer().key
+        },
+        token_serial: "cafe".into(),
+        certificate: Vec::new(),
+        created_ms: 20,
+    };
+    store.set_responder(&responder).await.unwrap();
+    responder.certificate = vec![1, 2];
+    store.set_responder(&responder).await.unwrap();
+    let found = store.responder(issuer().id).await.unwrap().unwrap();
+    assert_eq!((found.certificate, found.key), (vec![1, 2], responder.key));
+    let all = store.load_authorities().await.unwrap();
+    assert_eq!(all.responders.len(), 1);
 }

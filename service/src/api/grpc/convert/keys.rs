@@ -13,10 +13,10 @@ use crate::{
     policy::{Action, Proposal},
 };
 
-/// Keys of one page when none is asked for.
-const PAGE: usize = 100;
-/// Most keys of one page.
-const MAX_PAGE: usize = 1000;
+/// Size of a page when none is asked for.
+const PAGE: u32 = 100;
+/// Largest page.
+const MAX_PAGE: u32 = 1000;
 
 pub(in super::super) fn proposal(request: proto::CreateKeyRequest) -> Result<Proposal> {
     let spec = key_spec(request.spec, request.r#use)?;
@@ -86,17 +86,7 @@ pub(super) fn wire_use(key_use: KeyUse) -> proto::KeyUse {
 }
 
 pub(in super::super) fn list(request: proto::ListKeysRequest) -> Result<ops::ListKeys> {
-    let limit = match usize::try_from(request.page_size).unwrap_or(usize::MAX) {
-        0 => PAGE,
-        n if n <= MAX_PAGE => n,
-        n => {
-            return Err(Error::field(
-                Reason::InvalidArgument,
-                "page_size",
-                format!("{n} keys on one page; at most {MAX_PAGE}"),
-            ));
-        }
-    };
+    let limit = page_size(request.page_size)?;
     let after = match request.page_token.as_str() {
         "" => None,
         token => Some(KeyName::parse(token).map_err(|_| {
@@ -106,8 +96,21 @@ pub(in super::super) fn list(request: proto::ListKeysRequest) -> Result<ops::Lis
     Ok(ops::ListKeys {
         prefix: request.prefix,
         after,
-        limit,
+        limit: usize::try_from(limit).unwrap_or(usize::MAX),
     })
+}
+
+/// How many on one page.
+pub(super) fn page_size(asked: u32) -> Result<u32> {
+    match asked {
+        0 => Ok(PAGE),
+        n if n <= MAX_PAGE => Ok(n),
+        n => Err(Error::field(
+            Reason::InvalidArgument,
+            "page_size",
+            format!("{n} on one page; at most {MAX_PAGE}"),
+        )),
+    }
 }
 
 pub(in super::super) fn change_state(
@@ -144,6 +147,9 @@ pub(in super::super) fn update_key(request: proto::UpdateKeyRequest) -> Result<o
     let rules = request.rules.map(|r| Rules {
         rotate_after_days: Some(r.rotate_after_days).filter(|n| *n != 0),
         rotate_after_wraps: Some(r.rotate_after_wraps).filter(|n| *n != 0),
+        rotate_after_bytes: Some(r.rotate_after_bytes).filter(|n| *n != 0),
+        rotate_by_hand: r.rotate_by_hand,
+        deactivate_after_days: Some(r.deactivate_after_days).filter(|n| *n != 0),
         wrap_limit: Some(r.wrap_limit).filter(|n| *n != 0),
     });
     if let Some(rules) = rules {
@@ -175,6 +181,7 @@ pub(in super::super) fn schedule_destruction(
             0 => ops::ScheduleDestruction::DEFAULT_DAYS,
             days => days,
         },
+        brown_out_minutes: (request.brown_out_minutes != 0).then_some(request.brown_out_minutes),
         seen: seen(request.revision),
     })
 }
@@ -255,7 +262,11 @@ pub(in super::super) fn key(key: &Key, now_ms: i64) -> proto::Key {
             rotate_after_days: key.rules.rotate_after_days.unwrap_or(0),
             rotate_after_wraps: key.rules.rotate_after_wraps.unwrap_or(0),
             wrap_limit: key.rules.wrap_limit.unwrap_or(0),
+            rotate_after_bytes: key.rules.rotate_after_bytes.unwrap_or(0),
+            rotate_by_hand: key.rules.rotate_by_hand,
+            deactivate_after_days: key.rules.deactivate_after_days.unwrap_or(0),
         }),
+        rotation_unix_ms: key.rotation_ms().unwrap_or(0),
     }
 }
 
@@ -273,10 +284,13 @@ fn version(key: &Key, version: &KeyVersion, now_ms: i64) -> proto::KeyVersion {
         state: state.into(),
         created_unix_ms: version.created_ms,
         wraps_reserved: version.wraps.reserved(),
-        rotation_due: key.rotation_due(version, now_ms),
+        rotation_due: key.rotation_due(version, now_ms).is_some(),
         last_protect_unix_ms: version.used.protected_ms().unwrap_or(0),
         last_process_unix_ms: version.used.processed_ms().unwrap_or(0),
         destroy_unix_ms: version.destroy_at_ms.unwrap_or(0),
+        brown_out_until_unix_ms: version.brown_out_until_ms.unwrap_or(0),
+        last_refused_unix_ms: version.used.refused_ms().unwrap_or(0),
+        sealed_bytes: version.used.sealed_bytes(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The only place that knows both the wire and the domain. Limits of a batch are
 //! checked here, before anything is looked up or made.
 
+mod jobs;
 mod keys;
 mod pki;
 mod signature;
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use keywright_proto::v1 as proto;
 
+pub(super) use jobs::*;
 pub(super) use keys::*;
 pub(super) use pki::*;
 pub(super) use signature::*;

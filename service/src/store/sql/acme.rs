@@ -1,8 +1,8 @@
-//! ACME's tables in SQLite.
+//! ACME's tables.
 
 use async_trait::async_trait;
 
-use super::{SqliteStore, pki::one, taken, unavailable};
+use super::{SqlStore, pki::one, taken, unavailable};
 use crate::{
     acme::{Account, AcmeId, AcmeKey, Authorization, Contact, Order, Outcome},
     authority::CertificateRef,
@@ -40,7 +40,7 @@ fn challenges(authorization: &Authorization) -> Result<String> {
 }
 
 #[async_trait]
-impl AcmeStore for SqliteStore {
+impl AcmeStore for SqlStore {
     async fn add_acme_key(&self, key: &AcmeKey) -> Result<()> {
         sqlx::query(
             "INSERT INTO acme_keys (kid, tenant_id, identity, profiles, wrapped, created_by,
@@ -54,7 +54,7 @@ impl AcmeStore for SqliteStore {
         .bind(key.wrapped.0.to_vec())
         .bind(key.created_by.clone())
         .bind(key.created_ms)
-        .execute(&self.pool)
+        .execute(&self.pool.get())
         .await
         .map_err(taken)?;
         Ok(())
@@ -67,7 +67,7 @@ impl AcmeStore for SqliteStore {
         )
         .bind(tenant.0.to_vec())
         .bind(kid.as_str().to_owned())
-        .fetch_optional(&self.pool)
+        .fetch_optional(&self.pool.get())
         .await
         .map_err(unavailable)?;
         row.map(AcmeKeyRow::key).transpose()
@@ -77,7 +77,7 @@ impl AcmeStore for SqliteStore {
         let lists: Vec<String> =
             sqlx::query_scalar("SELECT DISTINCT profiles FROM acme_keys WHERE tenant_id = $1")
                 .bind(tenant.0.to_vec())
-                .fetch_all(&self.pool)
+                .fetch_all(&self.pool.get())
                 .await
                 .map_err(unavailable)?;
         let mut all = std::collections::BTreeSet::new();
@@ -101,7 +101,7 @@ impl AcmeStore for SqliteStore {
         .bind(contacts(account))
         .bind(account.kid.as_str().to_owned())
         .bind(account.created_ms)
-        .execute(&self.pool)
+        .execute(&self.pool.get())
         .await
         .map_err(taken)?;
         Ok(())
@@ -117,7 +117,7 @@ impl AcmeStore for SqliteStore {
         .bind(next.key.canonical().to_owned())
         .bind(next.key.thumbprint())
         .bind(next.id.as_str().to_owned())
-        .execute(&self.pool)
+        .execute(&self.pool.get())
         .await
         .map_err(taken)?;
         one(changed.rows_affected())
@@ -127,7 +127,7 @@ impl AcmeStore for SqliteStore {
         let row: Option<AccountRow> = sqlx::query_as(sql(ACCOUNT, "id = $2"))
             .bind(tenant.0.to_vec())
             .bind(id.as_str().to_owned())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.pool.get())
             .await
             .map_err(unavailable)?;
         row.map(AccountRow::account).transpose()
@@ -137,64 +137,66 @@ impl AcmeStore for SqliteStore {
         let row: Option<AccountRow> = sqlx::query_as(sql(ACCOUNT, "thumbprint = $2"))
             .bind(tenant.0.to_vec())
             .bind(thumbprint.to_owned())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.pool.get())
             .await
             .map_err(unavailable)?;
         row.map(AccountRow::account).transpose()
     }
 
     async fn add_order(&self, order: &Order, authorizations: &[Authorization]) -> Result<()> {
-        let mut tx = self.write().await?;
-        let replaces = certificate_bytes(order.replaces.as_ref());
-        if !replaces.is_empty() {
-            let taken: Option<i64> = sqlx::query_scalar(
-                "SELECT COUNT(*) FROM acme_orders WHERE replaces = $1
-                 AND replaces <> x'' AND (serial <> x'' OR (failure = '' AND expires_ms > $2))",
-            )
-            .bind(replaces.clone())
-            .bind(order.created_ms)
-            .fetch_one(&mut *tx)
-            .await
-            .map_err(unavailable)?;
-            if taken != Some(0) {
-                return Err(StoreError::Exists);
+        atomically!(self, tx => {
+            let replaces = certificate_bytes(order.replaces.as_ref());
+            if !replaces.is_empty() {
+                let taken: Option<i64> = sqlx::query_scalar(
+                    "SELECT COUNT(*) FROM acme_orders WHERE replaces = $1
+                     AND length(replaces) > 0 AND (length(serial) > 0 OR (failure = '' AND expires_ms > $2))",
+                )
+                .bind(replaces.clone())
+                .bind(order.created_ms)
+                .fetch_one(&mut *tx)
+                .await
+                .map_err(unavailable)?;
+                if taken != Some(0) {
+                    return Err(StoreError::Exists);
+                }
             }
-        }
-        for authorization in authorizations {
+            for authorization in authorizations {
+                sqlx::query(
+                    "INSERT INTO acme_authorizations (id, account_id, name, profile, status,
+                         challenges, expires_ms, revision)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                )
+                .bind(authorization.id.as_str().to_owned())
+                .bind(authorization.account.as_str().to_owned())
+                .bind(authorization.name.to_string())
+                .bind(authorization.profile.as_str().to_owned())
+                .bind(authorization.status.name().to_owned())
+                .bind(challenges(authorization)?)
+                .bind(authorization.expires_ms)
+                .bind(authorization.revision)
+                .execute(&mut *tx)
+                .await
+                .map_err(taken)?;
+            }
             sqlx::query(
-                "INSERT INTO acme_authorizations (id, account_id, name, profile, status,
-                     challenges, expires_ms, revision)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                "INSERT INTO acme_orders (id, account_id, profile, names, authorizations, issuer_id,
+                     serial, failure, replaces, expires_ms, created_ms)
+                 VALUES ($1, $2, $3, $4, $5, $6, $6, '', $7, $8, $9)",
             )
-            .bind(authorization.id.as_str().to_owned())
-            .bind(authorization.account.as_str().to_owned())
-            .bind(authorization.name.to_string())
-            .bind(authorization.profile.as_str().to_owned())
-            .bind(authorization.status.name().to_owned())
-            .bind(challenges(authorization)?)
-            .bind(authorization.expires_ms)
-            .bind(authorization.revision)
+            .bind(order.id.as_str().to_owned())
+            .bind(order.account.as_str().to_owned())
+            .bind(order.profile.as_str().to_owned())
+            .bind(texts(&order.names))
+            .bind(texts(&order.authorizations))
+            .bind(Vec::new())
+            .bind(replaces)
+            .bind(order.expires_ms)
+            .bind(order.created_ms)
             .execute(&mut *tx)
             .await
             .map_err(taken)?;
-        }
-        sqlx::query(
-            "INSERT INTO acme_orders (id, account_id, profile, names, authorizations, issuer_id,
-                 serial, failure, replaces, expires_ms, created_ms)
-             VALUES ($1, $2, $3, $4, $5, x'', x'', '', $6, $7, $8)",
-        )
-        .bind(order.id.as_str().to_owned())
-        .bind(order.account.as_str().to_owned())
-        .bind(order.profile.as_str().to_owned())
-        .bind(texts(&order.names))
-        .bind(texts(&order.authorizations))
-        .bind(replaces)
-        .bind(order.expires_ms)
-        .bind(order.created_ms)
-        .execute(&mut *tx)
-        .await
-        .map_err(taken)?;
-        tx.commit().await.map_err(unavailable)
+            Ok(())
+        })
     }
 
     async fn decide_order(&self, next: &Order) -> Result<()> {
@@ -209,13 +211,13 @@ impl AcmeStore for SqliteStore {
         };
         let changed = sqlx::query(
             "UPDATE acme_orders SET issuer_id = $1, serial = $2, failure = $3
-             WHERE id = $4 AND serial = x'' AND failure = ''",
+             WHERE id = $4 AND length(serial) = 0 AND failure = ''",
         )
         .bind(issuer)
         .bind(serial)
         .bind(failure)
         .bind(next.id.as_str().to_owned())
-        .execute(&self.pool)
+        .execute(&self.pool.get())
         .await
         .map_err(unavailable)?;
         one(changed.rows_affected())
@@ -225,7 +227,7 @@ impl AcmeStore for SqliteStore {
         let row: Option<OrderRow> = sqlx::query_as(sql(ORDER, "account_id = $1 AND id = $2"))
             .bind(account.as_str().to_owned())
             .bind(id.as_str().to_owned())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.pool.get())
             .await
             .map_err(unavailable)?;
         row.map(OrderRow::order).transpose()
@@ -237,7 +239,7 @@ impl AcmeStore for SqliteStore {
         )
         .bind(account.as_str().to_owned())
         .bind(i64::from(limit))
-        .fetch_all(&self.pool)
+        .fetch_all(&self.pool.get())
         .await
         .map_err(unavailable)?;
         let id = |text: &String| {
@@ -250,7 +252,7 @@ impl AcmeStore for SqliteStore {
         let row: Option<OrderRow> = sqlx::query_as(sql(ORDER, "issuer_id = $1 AND serial = $2"))
             .bind(certificate.issuer.0.to_vec())
             .bind(certificate.serial.as_bytes().to_vec())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.pool.get())
             .await
             .map_err(unavailable)?;
         row.map(OrderRow::order).transpose()
@@ -266,7 +268,7 @@ impl AcmeStore for SqliteStore {
         .bind(next.revision)
         .bind(next.id.as_str().to_owned())
         .bind(next.revision - 1)
-        .execute(&self.pool)
+        .execute(&self.pool.get())
         .await
         .map_err(unavailable)?;
         one(changed.rows_affected())
@@ -279,7 +281,7 @@ impl AcmeStore for SqliteStore {
         )
         .bind(account.as_str().to_owned())
         .bind(id.as_str().to_owned())
-        .fetch_optional(&self.pool)
+        .fetch_optional(&self.pool.get())
         .await
         .map_err(unavailable)?;
         row.map(AuthorizationRow::authorization).transpose()
@@ -293,7 +295,7 @@ impl AcmeStore for SqliteStore {
         .bind(account.as_str().to_owned())
         .bind(name.to_owned())
         .bind(now_ms)
-        .fetch_one(&self.pool)
+        .fetch_one(&self.pool.get())
         .await
         .map_err(unavailable)?;
         Ok(valid > 0)

@@ -6,14 +6,14 @@ use std::collections::HashSet;
 use keywright_pki::KeyReuse;
 use sqlx::{Any, AssertSqlSafe, Transaction};
 
-use super::sql;
+use super::{What, next_epoch, sql};
 use crate::{
     authority::{CertificateRecord, CertificateRef, Intended, Revocation, Spki},
     key::TenantId,
     store::{
         KeyStanding, Result, Write, Written,
         row::pki::{CertificateRow, list_text, reference},
-        sqlite::unavailable,
+        sql::{places, unavailable},
     },
 };
 
@@ -70,14 +70,25 @@ pub(super) async fn write(
     } else {
         1
     };
+    // One for the group, and before any certificate is touched: every change of a store
+    // takes its epoch first, so that no two wait for each other.
+    let epoch = if writes.iter().any(|w| matches!(w, Write::Revoke { .. })) {
+        next_epoch(tx, What::Certificates).await?
+    } else {
+        0
+    };
     let mut written = Vec::with_capacity(writes.len());
     for some in writes.chunks(step) {
-        written.extend(together(tx, some).await?);
+        written.extend(together(tx, epoch, some).await?);
     }
     Ok(written)
 }
 
-async fn together(tx: &mut Transaction<'static, Any>, writes: &[Write]) -> Result<Vec<Written>> {
+async fn together(
+    tx: &mut Transaction<'static, Any>,
+    epoch: i64,
+    writes: &[Write],
+) -> Result<Vec<Written>> {
     let finishes: Vec<Finish<'_>> = writes.iter().filter_map(finish_of).collect();
     let mut finished = finish(tx, &finishes).await?;
     let begins: Vec<Begin<'_>> = writes.iter().filter_map(begin_of).collect();
@@ -92,7 +103,7 @@ async fn together(tx: &mut Transaction<'static, Any>, writes: &[Write]) -> Resul
                 clear_request(tx, name).await?;
                 Written::Done
             }
-            Write::Revoke { name, revocation } => revoke(tx, name, revocation).await?,
+            Write::Revoke { name, revocation } => revoke(tx, epoch, name, revocation).await?,
         });
     }
     Ok(written)
@@ -119,17 +130,6 @@ fn finish_of(write: &Write) -> Option<Finish<'_>> {
         Write::Finish { name, certificate } => Some((name, certificate)),
         _ => None,
     }
-}
-
-/// `($1, $2), ($3, $4)` for two rows of two columns.
-fn places(rows: usize, columns: usize) -> String {
-    let row = |r: usize| {
-        let places: Vec<String> = (1..=columns)
-            .map(|c| format!("${}", r * columns + c))
-            .collect();
-        format!("({})", places.join(", "))
-    };
-    (0..rows).map(row).collect::<Vec<_>>().join(", ")
 }
 
 fn insert_text(rows: usize) -> String {
@@ -344,6 +344,7 @@ async fn fail(tx: &mut Transaction<'static, Any>, name: &CertificateRef) -> Resu
 
 async fn revoke(
     tx: &mut Transaction<'static, Any>,
+    epoch: i64,
     name: &CertificateRef,
     revocation: &Revocation,
 ) -> Result<Written> {
@@ -354,7 +355,7 @@ async fn revoke(
         "UPDATE certificates SET state = 'revoked', reason = $2,
              invalidity_ms = CASE $3 WHEN 0 THEN invalidity_ms ELSE $3 END,
              revoked_ms = CASE state WHEN 'revoked' THEN revoked_ms ELSE $1 END,
-             der = CASE state WHEN 'intended' THEN x'' ELSE der END
+             der = CASE state WHEN 'intended' THEN $6 ELSE der END, status_epoch = $7
          WHERE issuer_id = $4 AND serial = $5
            AND (state IN ('issued', 'intended')
                 OR (state = 'revoked' AND $2 = 1 AND reason <> 1))",
@@ -364,6 +365,8 @@ async fn revoke(
     .bind(revocation.invalidity_ms.unwrap_or(0))
     .bind(name.issuer.0.to_vec())
     .bind(name.serial.as_bytes().to_vec())
+    .bind(Vec::new())
+    .bind(epoch)
     .execute(&mut **tx)
     .await
     .map_err(unavailable)?;
@@ -382,11 +385,12 @@ fn done(changed: bool) -> Written {
 mod tests {
     use sqlx::Row;
 
-    use super::super::{CERTIFICATE, SqliteStore};
+    use super::super::{CERTIFICATE, REVOKED, REVOKED_SINCE};
     use super::*;
+    use crate::store::SqliteStore;
 
     #[tokio::test]
-    async fn issuing_never_walks_over_the_certificates_on_record() {
+    async fn nobody_walks_over_the_certificates_on_record() {
         let dir = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&dir.path().join("db")).await.unwrap();
         let by_request = format!("{CERTIFICATE} {BY_REQUEST}");
@@ -399,13 +403,15 @@ mod tests {
                 "certificates_request (tenant_id=? AND requested_by=? AND request_key=?)",
             ),
             (&*finish_text(2), "(issuer_id=? AND serial=?)"),
+            (REVOKED, "certificates_revoked (issuer_id=?)"),
+            (REVOKED_SINCE, "certificates_status (status_epoch>?)"),
         ] {
             let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
             let mut query = sqlx::query(explain);
             for _ in 0..statement.matches('$').count() {
                 query = query.bind("");
             }
-            let steps = query.fetch_all(&store.pool).await.unwrap();
+            let steps = query.fetch_all(&store.pool.get()).await.unwrap();
             let plan: Vec<String> = steps.iter().map(|step| step.get("detail")).collect();
             let walks = |step: &String| step.starts_with("SCAN c");
             assert!(!plan.iter().any(walks), "{plan:?}");

@@ -1,0 +1,520 @@
+//! Three nodes on one PostgreSQL and one token: what one does the others know in time, and
+//! who has lost touch does nothing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::too_many_lines,
+    clippy::useless_vec,
+    reason = "this is a test"
+)]
+
+mod common;
+#[path = "common/postgres.rs"]
+mod postgres;
+
+use std::{
+    fs,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use common::{
+    Appliance,
+    authority::{self, INTERMEDIATE, PROFILE, ROOT, crl, issued, revoke},
+    encrypt, reason,
+};
+use keywright_client::{
+    Client, Settings,
+    proto::{self, ChangeStateRequest, KeyState, RevocationReason},
+};
+use keywright_hsm::fake::FakeDevice;
+use keywright_pki::certificate_to_pem;
+use keywright_service::{
+    authority::AuthorityName,
+    config::Limits,
+    key::TenantId,
+    ops::{
+        keep_rules,
+        pki::{Ocsp, Question},
+        save_last_use,
+    },
+    store::{LogId, NodeId, PostgresStore, PostgresUrl},
+};
+use postgres::Postgres;
+use tonic::Status;
+
+async fn three(database: &str) -> Vec<Appliance> {
+    Postgres::shared().create_database(database);
+    let device = FakeDevice::new();
+    let mut nodes = Vec::new();
+    for number in 1..=3 {
+        nodes.push(node(database, &device, number).await);
+    }
+    nodes
+}
+
+async fn node(database: &str, device: &FakeDevice, number: u8) -> Appliance {
+    let url = Postgres::shared().url_of("postgres", database);
+    let url = PostgresUrl::parse(&url).unwrap();
+    let store = PostgresStore::open(&url, None).await.unwrap();
+    let limits = Limits {
+        retirement_quiet_ms: 60_000,
+        job_window_ms: 0,
+        ..Limits::default()
+    };
+    let (store, clock) = (Arc::new(store), Arc::default());
+    Appliance::node(limits, store, device.clone(), number, clock).await
+}
+
+async fn seal(user: &Client, plaintext: &[u8]) -> Result<proto::EncryptResponse, Status> {
+    let sealed = user.crypto().encrypt(encrypt("k", &[plaintext])).await?;
+    Ok(sealed.into_inner())
+}
+
+async fn open(user: &Client, sealed: &proto::EncryptResponse) -> Result<Vec<u8>, Status> {
+    let request = proto::DecryptRequest {
+        header: sealed.header.clone(),
+        items: sealed.items.clone(),
+        ..Default::default()
+    };
+    let opened = user.crypto().decrypt(request).await?.into_inner();
+    Ok(opened.plaintexts[0].to_vec())
+}
+
+async fn show(node: &Appliance) -> Result<proto::Key, Status> {
+    let request = proto::GetKeyRequest { name: "k".into() };
+    let admin = node.client("red", "admin").await;
+    let shown = admin.keys().get_key(request).await?;
+    Ok(shown.into_inner().key.unwrap())
+}
+
+async fn rotate(node: &Appliance, patience: Duration) -> Result<proto::Key, Status> {
+    let mut request = tonic::Request::new(proto::RotateKeyRequest { name: "k".into() });
+    request.set_timeout(patience);
+    let admin = node.client("red", "admin").await;
+    let rotated = admin.keys().rotate_key(request).await?;
+    Ok(rotated.into_inner().key.unwrap())
+}
+
+/// Waits until it is so, not longer than `limit`; says how long it took.
+async fn until(limit: Duration, what: &str, is: impl AsyncFn() -> bool) -> Duration {
+    let began = Instant::now();
+    while !is().await {
+        assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    began.elapsed()
+}
+
+const SOON: Duration = Duration::from_secs(2);
+const LONG: Duration = Duration::from_secs(20);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_one_node_does_the_others_know_soon() {
+    let nodes = three("known_soon").await;
+    let [a, b, c] = &nodes[..] else { panic!() };
+    a.create("red", "k").await;
+    for node in [b, c] {
+        until(SOON, "a new key", async || show(node).await.is_ok()).await;
+    }
+    let (user_a, user_c) = (a.client("red", "user").await, c.client("red", "user").await);
+    let sealed = seal(&user_a, b"x").await.unwrap();
+    assert_eq!(open(&user_c, &sealed).await.unwrap(), b"x");
+    let suspend = |to: KeyState| ChangeStateRequest {
+        name: "k".into(),
+        version: 1,
+        state: to.into(),
+        revision: 0,
+    };
+    let admin = b.client("red", "admin").await;
+    let suspended = suspend(KeyState::Suspended);
+    admin.keys().change_state(suspended).await.unwrap();
+    let refused = async || open(&user_c, &sealed).await.is_err();
+    until(SOON, "a suspension", refused).await;
+    let admin = c.client("red", "admin").await;
+    // Also who has not heard of it yet changes the key as it is now.
+    admin
+        .keys()
+        .change_state(suspend(KeyState::Active))
+        .await
+        .unwrap();
+    let opens = async || open(&user_a, &sealed).await.is_ok();
+    until(SOON, "the end of it", opens).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_node_meets_a_version_it_does_not_know() {
+    let nodes = three("versions").await;
+    nodes[0].create("red", "k").await;
+    let mut users = Vec::new();
+    for node in &nodes {
+        until(SOON, "a new key", async || show(node).await.is_ok()).await;
+        users.push(node.client("red", "user").await);
+    }
+    let (stop, moves) = (AtomicBool::new(false), AtomicU64::new(0));
+    let work = async |from: usize, to: usize| {
+        while !stop.load(Ordering::Relaxed) {
+            let sealed = seal(&users[from], b"x").await.expect("encrypt");
+            assert_eq!(open(&users[to], &sealed).await.expect("decrypt"), b"x");
+            moves.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let rotations = async {
+        for version in 2..=7 {
+            let key = rotate(&nodes[version % 3], LONG).await.unwrap();
+            assert_eq!(key.primary_version as usize, version);
+            // Who rotates next must have heard of this one.
+            let next = &nodes[(version + 1) % 3];
+            let heard = async || show(next).await.unwrap().primary_version == key.primary_version;
+            until(SOON, "a rotation", heard).await;
+        }
+        stop.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(
+        rotations,
+        work(0, 1),
+        work(1, 2),
+        work(2, 0),
+        work(1, 0),
+        work(2, 1),
+        work(0, 2)
+    );
+    println!("{} moves", moves.load(Ordering::Relaxed));
+    assert!(moves.load(Ordering::Relaxed) > 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_that_lost_touch_stops_and_is_not_waited_for_longer_than_its_lease() {
+    let mut nodes = three("lost_touch").await;
+    nodes[0].create("red", "k").await;
+    for node in &nodes {
+        until(SOON, "a new key", async || show(node).await.is_ok()).await;
+    }
+    let user = nodes[2].client("red", "user").await;
+    let sealed = seal(&user, b"x").await.unwrap();
+    nodes[2].freeze();
+    let frozen = Instant::now();
+    let rotated = rotate(&nodes[0], LONG).await.unwrap();
+    let waited = frozen.elapsed();
+    assert_eq!(rotated.primary_version, 2);
+    let (least, most) = (Duration::from_secs(3), Duration::from_secs(7));
+    assert!((least..most).contains(&waited), "{waited:?}");
+    // By the time that nobody waits for it, it does nothing.
+    for refused in [
+        open(&user, &sealed).await.map(drop),
+        seal(&user, b"y").await.map(drop),
+        show(&nodes[2]).await.map(drop),
+    ] {
+        assert_eq!(reason(&refused.unwrap_err()), "NODE_FENCED");
+    }
+    nodes[2].thaw();
+    let opens = async || open(&user, &sealed).await.is_ok();
+    until(SOON, "it is back", opens).await;
+    let sealed = seal(&user, b"y").await.unwrap();
+    assert_eq!(sealed.key_version, 2, "it has read what it missed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_rotation_that_was_left_half_way_is_finished_by_another_node() {
+    let mut nodes = three("half_way").await;
+    nodes[0].create("red", "k").await;
+    for node in &nodes {
+        until(SOON, "a new key", async || show(node).await.is_ok()).await;
+    }
+    // The second phase waits for a node that does not answer, and then its own node is gone.
+    nodes[2].freeze();
+    let e = rotate(&nodes[0], Duration::from_millis(1500)).await;
+    assert_eq!(reason(&e.unwrap_err()), "DEADLINE_EXCEEDED");
+    nodes[0].freeze();
+    let half = show(&nodes[1]).await.unwrap();
+    assert_eq!((half.primary_version, half.versions.len()), (1, 2));
+    let app = &nodes[1].app;
+    let done = async || {
+        keep_rules(app).await;
+        show(&nodes[1]).await.unwrap().primary_version == 2
+    };
+    until(Duration::from_secs(10), "a whole rotation", done).await;
+    assert_eq!(show(&nodes[1]).await.unwrap().versions.len(), 2);
+    for number in [0, 2] {
+        nodes[number].thaw();
+        let heard = async || {
+            show(&nodes[number])
+                .await
+                .is_ok_and(|k| k.primary_version == 2)
+        };
+        until(SOON, "the end of it", heard).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn changes_on_different_nodes_follow_each_other() {
+    let nodes = three("changes").await;
+    nodes[0].create("red", "k").await;
+    let mut admins = Vec::new();
+    for node in &nodes {
+        until(SOON, "a new key", async || show(node).await.is_ok()).await;
+        admins.push(node.client("red", "admin").await);
+    }
+    // Nobody waits until the others have heard of the change before.
+    for i in 0..12 {
+        let to = [KeyState::Suspended, KeyState::Active][i % 2];
+        let request = ChangeStateRequest {
+            name: "k".into(),
+            version: 1,
+            state: to.into(),
+            revision: 0,
+        };
+        admins[i % 3].keys().change_state(request).await.unwrap();
+    }
+    let label = async |i: usize| {
+        let request = proto::UpdateKeyRequest {
+            name: "k".into(),
+            labels: Some(proto::NewLabels {
+                pairs: common::pairs(&[("n", &i.to_string())]),
+            }),
+            ..Default::default()
+        };
+        admins[i].keys().update_key(request).await
+    };
+    for _ in 0..10 {
+        let (one, other) = tokio::join!(label(0), label(1));
+        one.unwrap();
+        other.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn jobs_wait_for_who_does_not_know_and_the_gate_hears_of_every_use() {
+    let nodes = three("jobs").await;
+    let [a, b, _] = &nodes[..] else { panic!() };
+    a.create("red", "k").await;
+    until(SOON, "a new key", async || show(b).await.is_ok()).await;
+    let user = b.client("red", "user").await;
+    let sealed = seal(&user, b"x").await.unwrap();
+    rotate(a, LONG).await.unwrap();
+
+    let worker = a.client("red", "rewrap").await;
+    let create = proto::CreateJobRequest {
+        key: "k".into(),
+        kind: proto::JobKind::Table.into(),
+        subject: "t".into(),
+        ..Default::default()
+    };
+    let admin = a.client("red", "admin").await;
+    let job = worker.jobs().create_job(create).await.unwrap().into_inner();
+    let lease = async || {
+        let request = proto::LeaseJobRequest {
+            id: job.job.clone().unwrap().id,
+            worker: "w".into(),
+            take_over: true,
+            ..Default::default()
+        };
+        worker.jobs().lease_job(request).await
+    };
+    until(SOON, "a job that may begin", async || lease().await.is_ok()).await;
+    let ghost = NodeId([9; 16]);
+    let log = LogId([9; 16]);
+    let joined = a.app.store.join(ghost, "ghost", log, LONG).await;
+    assert_eq!(joined.unwrap(), None);
+    let e = lease().await.unwrap_err();
+    assert_eq!(reason(&e), "JOB_STATE");
+    assert!(e.message().contains("ghost"), "{e:?}");
+    a.app.store.leave(ghost).await.unwrap();
+    lease().await.unwrap();
+
+    // Used on one node, to be destroyed on another one.
+    let old = ChangeStateRequest {
+        name: "k".into(),
+        version: 1,
+        state: KeyState::Deactivated.into(),
+        revision: 0,
+    };
+    admin.keys().change_state(old).await.unwrap();
+    open(&user, &sealed).await.unwrap();
+    save_last_use(&b.app).await;
+    let request = proto::ScheduleDestructionRequest {
+        name: "k".into(),
+        version: 1,
+        days: 7,
+        ..Default::default()
+    };
+    let e = admin
+        .keys()
+        .schedule_destruction(request)
+        .await
+        .unwrap_err();
+    assert_eq!(reason(&e), "KEY_VERSION_IN_USE");
+    assert!(e.message().contains("used to open"), "{e:?}");
+}
+
+/// Root and intermediate with OCSP, made on the first node and known to all.
+async fn hierarchy(nodes: &[Appliance]) -> proto::Issuer {
+    authority::authority(&nodes[0], "red", ROOT).await.unwrap();
+    let with_ocsp = format!("{INTERMEDIATE}ocsp = true\n");
+    let int = authority::authority(&nodes[0], "red", &with_ocsp).await;
+    authority::put(&nodes[0], "red", PROFILE).await.unwrap();
+    for node in nodes {
+        let known = async || list(node, 2).await.is_some();
+        until(SOON, "lists of the new issuer", known).await;
+    }
+    int.unwrap()
+}
+
+async fn list(node: &Appliance, shard: u32) -> Option<proto::GetCrlResponse> {
+    let request = proto::GetCrlRequest {
+        issuer: "int-a".into(),
+        shard,
+    };
+    let pki = node.client("red", "pki").await;
+    pki.pki()
+        .get_crl(request)
+        .await
+        .ok()
+        .map(|l| l.into_inner())
+}
+
+/// Every node has the very same lists, with so many entries; says the number of the full one.
+async fn same_lists(nodes: &[&Appliance], entries: u64) -> u64 {
+    let same = async || {
+        for shard in 0..=2 {
+            let first = list(nodes[0], shard).await.unwrap();
+            for node in &nodes[1..] {
+                if list(node, shard).await.unwrap().crl_der != first.crl_der {
+                    return false;
+                }
+            }
+            if shard == 0 && first.entries != entries {
+                return false;
+            }
+        }
+        true
+    };
+    until(LONG, "the same lists", same).await;
+    let issuers = nodes[0].app.authorities.all_issuers();
+    assert!(issuers.iter().all(|i| i.issuer.alarm.is_empty()));
+    list(nodes[0], 0).await.unwrap().number
+}
+
+fn openssl(words: &[&str]) -> String {
+    let said = Command::new("openssl").args(words).output().unwrap();
+    assert!(said.status.success(), "{said:?}");
+    String::from_utf8(said.stdout).unwrap()
+}
+
+/// What a node's responder says of a certificate, in OpenSSL's words.
+async fn status(
+    responder: &Arc<Ocsp>,
+    int: &proto::Issuer,
+    certificate: &proto::IssuedCertificate,
+) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    let [issuer, cert, asked, said] = ["issuer", "cert", "asked", "said"].map(file);
+    fs::write(&issuer, certificate_to_pem(&int.certificate_der)).unwrap();
+    fs::write(&cert, certificate_to_pem(&certificate.certificate_der)).unwrap();
+    let ask = ["ocsp", "-no_nonce", "-issuer", &issuer, "-cert", &cert];
+    openssl(&[&ask[..], &["-reqout", &asked]].concat());
+    let question = Question {
+        tenant: TenantId([1; 16]),
+        issuer: &AuthorityName::parse("int-a").unwrap(),
+        request: &fs::read(&asked).unwrap(),
+    };
+    fs::write(&said, responder.answer(&question).await.der).unwrap();
+    openssl(&["ocsp", "-respin", &said, "-noverify", "-resp_text"])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_revoked_on_one_node_is_revoked_on_all() {
+    let nodes = three("revoked").await;
+    let int = hierarchy(&nodes).await;
+    let [a, b, _] = &nodes[..] else { panic!() };
+    let (held, key) = issued(a, "red").await;
+    let ders = [&held.certificate_der, &held.chain_der[0]];
+    let chain: String = ders.iter().map(|der| certificate_to_pem(der)).collect();
+    let [cert, key_file] = ["held.pem", "held.key"].map(|f| b.dir.path().join(f));
+    fs::write(&cert, chain).unwrap();
+    fs::write(&key_file, key.serialize_pem()).unwrap();
+    let settings = Settings {
+        cert: Some(cert),
+        key: Some(key_file),
+        ..b.settings("red", "service")
+    };
+    let holder = Client::connect(&settings).await.unwrap();
+    let call = async || holder.pki().get_bundle(proto::GetBundleRequest {}).await;
+    call().await.unwrap();
+    // Both make what they answer with at the same time.
+    let responders = [a, b].map(|node| Arc::new(Ocsp::new(Arc::clone(&node.app))));
+    let (one, other) = tokio::join!(
+        status(&responders[0], &int, &held),
+        status(&responders[1], &int, &held)
+    );
+    for said in [one, other] {
+        assert!(said.contains("Cert Status: good"), "{said}");
+    }
+    let done = revoke(a, "red", &held, RevocationReason::Superseded).await;
+    assert_eq!(done.unwrap().revoked.len(), 1);
+    let refused = async || call().await.is_err();
+    until(SOON, "a revocation", refused).await;
+    let e = call().await.unwrap_err();
+    assert_eq!(reason(&e), "UNAUTHENTICATED");
+    let said = status(&responders[1], &int, &held).await;
+    assert!(said.contains("Cert Status: revoked"), "{said}");
+    assert!(said.contains("superseded"), "{said}");
+    // That it is worse than was thought is heard as well.
+    revoke(a, "red", &held, RevocationReason::KeyCompromise)
+        .await
+        .unwrap();
+    let heard = async || {
+        let said = status(&responders[1], &int, &held).await;
+        said.contains("keyCompromise")
+    };
+    until(SOON, "a worse reason", heard).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_node_makes_the_lists_and_the_next_one_goes_on() {
+    let mut nodes = three("lists").await;
+    hierarchy(&nodes).await;
+    let mut certificates = Vec::new();
+    for _ in 0..3 {
+        certificates.push(issued(&nodes[0], "red").await.0);
+    }
+    let revoke = async |node: &Appliance, which: usize| {
+        let certificate = &certificates[which];
+        let done = revoke(node, "red", certificate, RevocationReason::Superseded).await;
+        done.unwrap();
+    };
+    // Not by the one that makes lists.
+    revoke(&nodes[1], 0).await;
+    let [a, b, c] = &nodes[..] else { panic!() };
+    let first = same_lists(&[a, b, c], 1).await;
+    // Nobody answers a list with another one.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(list(b, 0).await.unwrap().number, first);
+    // The first one hears nothing any more, and the others do not know that yet.
+    nodes[0].freeze();
+    revoke(&nodes[2], 1).await;
+    let [a, b, c] = &nodes[..] else { panic!() };
+    let second = same_lists(&[b, c], 2).await;
+    assert!(second > first);
+    assert_eq!(list(a, 0).await.map(|l| l.number), None, "it is fenced");
+    // It comes back, and begins where the others are; so does one that has no files yet.
+    nodes[0].thaw();
+    let late = node("lists", &nodes[0].device, 4).await;
+    let [a, b, c] = &nodes[..] else { panic!() };
+    until(SOON, "it is back", async || list(a, 0).await.is_some()).await;
+    until(SOON, "lists", async || list(&late, 0).await.is_some()).await;
+    let third = same_lists(&[a, b, c, &late], 2).await;
+    assert!(third >= second);
+    revoke(c, 2).await;
+    assert!(same_lists(&[&late, a, b, c], 3).await > third);
+    crl(&late, "int-a", 0, 3).await;
+}
