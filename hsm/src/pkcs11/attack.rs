@@ -25,7 +25,10 @@ use super::{
     raw::{Listed, Raw},
     template::{self, Fit, Victim},
 };
-use crate::{AttackResult, KeySpec, ObjectId, Result};
+use crate::{
+    AttackResult, KeySpec, ObjectId, Result,
+    error::{Error, Kind},
+};
 
 /// Label of the throw-away key, so that an operator who finds one after a crash
 /// knows what it is.
@@ -56,7 +59,13 @@ pub(crate) fn all(
     results.push(forbidden_mechanism(raw, &fresh()?, victim, fit));
     results.push(digest(raw, &fresh, victim, &listed));
     results.push(operation_state(raw, &fresh()?, victim));
-    results.push(unique(&fresh()?, id));
+    let copies = fresh()?.find_objects(&template::by_id(KeySpec::Aes256, id));
+    if copies.as_ref().is_ok_and(Vec::is_empty) {
+        // A key that is not there proves nothing, for the token or against it.
+        let text = "the token lost the throw-away key while it was attacked";
+        return Err(Error::new(Kind::Gone, text));
+    }
+    results.push(unique(copies));
     results.push(public_session(&session, id));
     log_in(&session)?;
     // The handle died with the login.
@@ -381,8 +390,8 @@ fn public_session(session: &Session, id: ObjectId) -> AttackResult {
 }
 
 /// N14: a second object with the same id would make every look-up a gamble.
-fn unique(session: &Session, id: ObjectId) -> AttackResult {
-    let outcome = match session.find_objects(&template::by_id(KeySpec::Aes256, id)) {
+fn unique(found: std::result::Result<Vec<ObjectHandle>, CkError>) -> AttackResult {
+    let outcome = match found {
         Ok(found) if found.len() == 1 => Ok("exactly one object".into()),
         Ok(found) => Err(format!("{} objects", found.len())),
         Err(e) => Err(classify::from_cryptoki(&e).to_string()),

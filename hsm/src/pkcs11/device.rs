@@ -35,6 +35,7 @@ use super::{
     raw::{Listed, Raw, TokenFacts},
     session::Pkcs11Token,
     template::Fit,
+    turn,
 };
 use crate::{
     Connector, Lane, ModuleEvidence, ObjectId, Result, State, Token,
@@ -100,6 +101,7 @@ pub fn open(config: TokenConfig) -> Result<Arc<Device>> {
     }
     let path = module_path(&config.module)?;
     let raw = Raw::load(&path)?;
+    let _turn = turn::take(&path);
     let module = initialise(&path, config.init_reserved.as_deref())?;
     let (slot, facts) = find_token(
         &module,
@@ -283,6 +285,7 @@ impl Device {
         let Some(module) = connection.module.as_ref() else {
             return Err(Error::new(Kind::Fault, "the PKCS#11 module is not loaded"));
         };
+        let _turn = turn::take(&self.path);
         // By serial now, whatever it was selected by: it must be the same token.
         let (slot, facts) = find_token(module, &self.raw, None, Some(&connection.serial))?;
         let anchor = module

@@ -25,6 +25,7 @@ mod quirks;
 mod raw;
 mod session;
 mod template;
+mod turn;
 #[cfg(feature = "vectors")]
 pub mod vectors;
 
