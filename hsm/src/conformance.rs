@@ -7,8 +7,8 @@
 )]
 
 use crate::{
-    Connector, Curve, Dek, Hash, KeyProof, KeyRef, KeySpec, Kind, Lane, NewKey, Oaep, ObjectId,
-    PssSalt, RsaBits, Signing, Token, WrappedDek,
+    Connector, Curve, DataObject, Dek, Hash, KeyProof, KeyRef, KeySpec, Kind, Lane, NewKey, Oaep,
+    ObjectId, PssSalt, RsaBits, Signing, Token, WrappedDek,
     error::{Error, Remedy},
 };
 
@@ -44,6 +44,9 @@ pub const CHECKS: &[Check] = &[
     ),
     ("a pair that is not itself is not used", substituted_pair),
     ("both halves of a pair are destroyed", destroyed_pair),
+    ("data is kept by label, the last value of each", data),
+    ("data out of bounds is not put", data_out_of_bounds),
+    ("a read-only session puts no data", read_only_data),
 ];
 
 /// Runs every check.
@@ -481,4 +484,53 @@ fn destroyed_pair(c: &dyn Connector) {
     assert_eq!(e.kind(), Kind::NoSuchKey);
     let left = token.objects().unwrap();
     assert!(left.iter().all(|o| o.id != Some(key.object)));
+}
+
+/// A label that no check before this one has used.
+fn label() -> String {
+    format!("conformance {}", ObjectId::random().unwrap())
+}
+
+/// The values under a label, as another session sees them.
+fn values(c: &dyn Connector, label: &str) -> Vec<Vec<u8>> {
+    let found = session(c).data().unwrap();
+    let ours = found.into_iter().filter(|o| o.label == label);
+    ours.map(|o| o.value).collect()
+}
+
+fn data(c: &dyn Connector) {
+    let mut token = session(c);
+    let keys = token.objects().unwrap();
+    let (a, b) = (label(), label());
+    assert_eq!(values(c, &a), Vec::<Vec<u8>>::new());
+    token.put_data(&a, b"one").unwrap();
+    assert_eq!(values(c, &a), [b"one"]);
+    token.put_data(&b, b"other").unwrap();
+    let long = [0xff; DataObject::MAX_BYTES];
+    token.put_data(&a, &long).unwrap();
+    assert_eq!(values(c, &a), [long]);
+    token.put_data(&a, &long).unwrap();
+    assert_eq!(values(c, &a), [long], "the same value again");
+    assert_eq!(values(c, &b), [b"other"], "the other label");
+    token
+        .recover(&Error::new(Kind::Stale, "conformance").with_remedy(Remedy::Module))
+        .unwrap();
+    assert_eq!(values(c, &a), [long], "after the module was loaded anew");
+    assert_eq!(token.objects().unwrap(), keys, "data is no key");
+}
+
+fn data_out_of_bounds(c: &dyn Connector) {
+    let (mut token, label) = (session(c), label());
+    token.put_data(&label, b"kept").unwrap();
+    for wrong in [&[1; DataObject::MAX_BYTES + 1][..], b""] {
+        let e = token.put_data(&label, wrong).unwrap_err();
+        assert_eq!(e.kind(), Kind::Fault, "{e}");
+    }
+    assert_eq!(values(c, &label), [b"kept"]);
+}
+
+fn read_only_data(c: &dyn Connector) {
+    let (mut token, label) = (c.connect(Lane::Work).unwrap(), label());
+    assert!(token.put_data(&label, b"read only").is_err());
+    assert_eq!(values(c, &label), Vec::<Vec<u8>>::new());
 }

@@ -27,8 +27,8 @@ use zeroize::Zeroizing;
 use material::{Material, broken, mac};
 
 use crate::{
-    Connector, Dek, KeyEvidence, KeyProof, KeyRef, KeySpec, Lane, ModuleEvidence, NewKey, Oaep,
-    ObjectId, PublicKey, Result, Signing, State, Token, TokenObject, WrappedDek,
+    Connector, DataObject, Dek, KeyEvidence, KeyProof, KeyRef, KeySpec, Lane, ModuleEvidence,
+    NewKey, Oaep, ObjectId, PublicKey, Result, Signing, State, Token, TokenObject, WrappedDek,
     error::{Error, Kind, Remedy},
     key::os_random,
 };
@@ -59,6 +59,8 @@ pub struct FakeDevice {
 #[derive(Default)]
 struct Inner {
     keys: BTreeMap<ObjectId, Stored>,
+    data: Vec<DataObject>,
+    no_data: bool,
     used_ivs: HashSet<[u8; 12]>,
     unplugged: bool,
     logged_out: bool,
@@ -113,6 +115,17 @@ impl FakeDevice {
     /// Takes an object away behind everybody's back.
     pub fn lose_key(&self, id: ObjectId) {
         self.inner.lock().keys.remove(&id);
+    }
+
+    /// From now on the token keeps no data objects.
+    pub fn refuse_data(&self) {
+        self.inner.lock().no_data = true;
+    }
+
+    /// Puts a data object beside those of its label, as a crash between creating and
+    /// destroying leaves it.
+    pub fn leave_data(&self, object: DataObject) {
+        self.inner.lock().data.push(object);
     }
 
     /// Puts other material under the id, as an attacker with the PIN could.
@@ -211,6 +224,16 @@ impl FakeToken {
         }
         if !self.session {
             return Err(stale("the session is gone", Remedy::Session));
+        }
+        Ok(())
+    }
+
+    fn keeps_data(&self) -> Result<()> {
+        if self.device.inner.lock().no_data {
+            return Err(Error::new(
+                Kind::Unsupported,
+                "this token keeps no data objects",
+            ));
         }
         Ok(())
     }
@@ -414,6 +437,28 @@ impl Token for FakeToken {
         self.begin()?;
         self.stored(id, spec)?;
         self.device.inner.lock().keys.remove(&id);
+        Ok(())
+    }
+
+    fn data(&mut self) -> Result<Vec<DataObject>> {
+        self.begin()?;
+        self.keeps_data()?;
+        Ok(self.device.inner.lock().data.clone())
+    }
+
+    fn put_data(&mut self, label: &str, value: &[u8]) -> Result<()> {
+        self.begin()?;
+        self.keeps_data()?;
+        if self.lane != Lane::Admin {
+            return Err(Error::new(
+                Kind::Fault,
+                "C_CreateObject answered CKR_SESSION_READ_ONLY",
+            ));
+        }
+        let new = DataObject::new(label.to_owned(), value.to_vec())?;
+        let mut inner = self.device.inner.lock();
+        inner.data.retain(|o| o.label != label);
+        inner.data.push(new);
         Ok(())
     }
 

@@ -18,8 +18,9 @@ use tracing::{Span, debug_span, warn};
 use zeroize::Zeroizing;
 
 use crate::{
-    Connector, Dek, KeyEvidence, KeyRef, KeySpec, Lane, ModuleEvidence, NewKey, ObjectId, Observer,
-    Op, PublicKey, Result, State, Times, Token, TokenObject, Unverified, WrappedDek,
+    Connector, DataObject, Dek, KeyEvidence, KeyRef, KeySpec, Lane, ModuleEvidence, NewKey,
+    ObjectId, Observer, Op, PublicKey, Result, State, Times, Token, TokenObject, Unverified,
+    WrappedDek,
     error::{Error, Kind, Remedy},
     job::{Decrypt, Mac, Rewrap, Sign, Unwrap},
     key::os_random,
@@ -301,6 +302,26 @@ impl Hsm {
     pub async fn objects(&self, deadline: Instant) -> Result<Vec<TokenObject>> {
         self.call(Lane::Admin, Op::List, deadline, |token| token.objects())
             .await
+    }
+
+    /// As [`Token::data`].
+    ///
+    /// # Errors
+    /// As for [`Token::data`], and [`Kind::Busy`] or [`Kind::Late`].
+    pub async fn data(&self, deadline: Instant) -> Result<Vec<DataObject>> {
+        self.call(Lane::Admin, Op::List, deadline, |token| token.data())
+            .await
+    }
+
+    /// As [`Token::put_data`]. After [`Kind::Late`] nobody knows whether it was put.
+    ///
+    /// # Errors
+    /// As for [`Token::put_data`], and [`Kind::Busy`] or [`Kind::Late`].
+    pub async fn put_data(&self, label: String, value: Vec<u8>, deadline: Instant) -> Result<()> {
+        self.call(Lane::Admin, Op::Put, deadline, move |token| {
+            token.put_data(&label, &value)
+        })
+        .await
     }
 
     /// As [`Token::check`] on a worker's session.

@@ -16,6 +16,7 @@
 //! what an RSA key decrypts.
 #![cfg_attr(not(test), warn(missing_docs))]
 
+mod data;
 mod dek;
 mod error;
 mod evidence;
@@ -35,6 +36,7 @@ pub mod conformance;
 #[cfg(feature = "fake")]
 pub mod fake;
 
+pub use data::DataObject;
 pub use dek::{Dek, WrappedDek};
 pub use error::{Error, Kind, Result};
 pub use evidence::{AttackResult, KeyEvidence, ModuleEvidence};

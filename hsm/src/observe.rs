@@ -30,13 +30,15 @@ pub enum Op {
     Describe,
     /// Objects listed.
     List,
+    /// A data object put in place of older ones.
+    Put,
     /// Health check.
     Check,
 }
 
 impl Op {
     /// Every operation.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Mint,
         Self::Unwrap,
         Self::Rewrap,
@@ -48,6 +50,7 @@ impl Op {
         Self::Destroy,
         Self::Describe,
         Self::List,
+        Self::Put,
         Self::Check,
     ];
 
@@ -66,6 +69,7 @@ impl Op {
             Self::Destroy => "destroy",
             Self::Describe => "describe",
             Self::List => "list",
+            Self::Put => "put",
             Self::Check => "check",
         }
     }
@@ -84,6 +88,7 @@ impl Op {
             | Self::Random
             | Self::Describe
             | Self::List
+            | Self::Put
             | Self::Check => true,
             Self::Generate | Self::Destroy => false,
         }

@@ -4,8 +4,8 @@
 use zeroize::Zeroizing;
 
 use crate::{
-    Dek, KeyEvidence, KeyRef, KeySpec, ModuleEvidence, NewKey, Oaep, ObjectId, Result, Signing,
-    TokenObject, WrappedDek, error::Error,
+    DataObject, Dek, KeyEvidence, KeyRef, KeySpec, ModuleEvidence, NewKey, Oaep, ObjectId, Result,
+    Signing, TokenObject, WrappedDek, error::Error,
 };
 
 /// One worker's logged-in connection to a token.
@@ -81,6 +81,24 @@ pub trait Token: Send {
     /// As for `wrap`.
     fn destroy(&mut self, id: ObjectId, spec: KeySpec) -> Result<()>;
 
+    /// Our data objects, in no order. Two of one label are what a crash in
+    /// [`Token::put_data`] left. What is half-written or longer than
+    /// [`DataObject::MAX_BYTES`] is not among them.
+    ///
+    /// # Errors
+    /// As for `wrap`, and [`Kind::Unsupported`](crate::Kind::Unsupported) when the token
+    /// keeps no data objects.
+    fn data(&mut self) -> Result<Vec<DataObject>>;
+
+    /// Puts a value under a label, within the bounds of [`DataObject`]: the new object is
+    /// there before the older ones of the label are destroyed. A value that is there
+    /// already is not written again. One label has one writer.
+    ///
+    /// # Errors
+    /// As for `data`, and [`Kind::Fault`](crate::Kind::Fault) for a label or value out of
+    /// bounds. After any other error the new object may be there, beside the older ones.
+    fn put_data(&mut self, label: &str, value: &[u8]) -> Result<()>;
+
     /// Is the token there? With a key: can it still be used?
     ///
     /// # Errors
@@ -100,7 +118,7 @@ pub trait Token: Send {
 pub enum Lane {
     /// Read-only session: wrap, unwrap, sign, mac, random.
     Work,
-    /// Read-write session, one at a time: generate, destroy, list, probe.
+    /// Read-write session, one at a time: generate, destroy, list, data, probe.
     Admin,
 }
 

@@ -22,8 +22,8 @@ use std::{
 };
 
 use keywright_hsm::{
-    Hsm, KeyRef, KeySpec, Kind, ObjectId, Observer, Op, Options, Rewrap, Silent, State, Unwrap,
-    conformance,
+    DataObject, Hsm, KeyRef, KeySpec, Kind, ObjectId, Observer, Op, Options, Rewrap, Silent, State,
+    Unwrap, conformance,
     fake::{FakeDevice, Fault},
 };
 
@@ -88,6 +88,28 @@ async fn generating_is_never_tried_twice() {
     hsm.generate(id, KeySpec::Aes256, "once".into(), soon())
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn data_is_put_again_after_a_lost_session_and_takes_leftovers_along() {
+    let device = FakeDevice::new();
+    let (hsm, _) = hsm(&device).await;
+    let object = |value: &[u8]| DataObject {
+        label: "seal".into(),
+        value: value.into(),
+    };
+    device.leave_data(object(b"1"));
+    device.leave_data(object(b"2"));
+    let both = [object(b"1"), object(b"2")];
+    assert_eq!(hsm.data(soon()).await.unwrap(), both);
+    device.inject([Fault::SessionLost]);
+    let put = || hsm.put_data("seal".into(), b"3".into(), soon());
+    put().await.unwrap();
+    assert_eq!(hsm.data(soon()).await.unwrap(), [object(b"3")]);
+    device.refuse_data();
+    assert_eq!(put().await.unwrap_err().kind(), Kind::Unsupported);
+    let e = hsm.data(soon()).await.unwrap_err();
+    assert_eq!(e.kind(), Kind::Unsupported);
 }
 
 #[tokio::test]

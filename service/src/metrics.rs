@@ -419,7 +419,7 @@ impl Observer for HsmMetrics {
         // The serial lane looks after the token by itself and lives on its own.
         if !matches!(
             op,
-            Op::Check | Op::Generate | Op::Destroy | Op::Describe | Op::List
+            Op::Check | Op::Generate | Op::Destroy | Op::Describe | Op::List | Op::Put
         ) {
             HSM_JOBS.fetch_add(1, Ordering::Relaxed);
         }

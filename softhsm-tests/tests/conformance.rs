@@ -14,6 +14,7 @@
 
 use std::{
     fs,
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -21,7 +22,8 @@ use std::{
 
 use keywright_hsm::{
     Connector, Hsm, KeySpec, Kind, Lane, ObjectId, Options, Pin, PinSource, Silent, State,
-    conformance, pkcs11,
+    conformance,
+    pkcs11::{self, TokenConfig},
 };
 use keywright_softhsm_tests::{Case, dir, run, token};
 
@@ -36,6 +38,10 @@ const CASES: &[Case] = &[
     ("a_missing_token_is_named", a_missing_token_is_named),
     ("a_lost_token_comes_back", a_lost_token_comes_back),
     ("forged_ciphertexts_do_not_trip_the_token", forged),
+    (
+        "a_put_that_was_cut_short_is_finished_by_the_next",
+        cut_short,
+    ),
     ("a_thousand_objects_do_not_slow_the_hot_path", many_objects),
 ];
 
@@ -181,6 +187,54 @@ fn forged() {
         hsm.mint(&key, [3; 56], soon()).await.unwrap();
     });
     hsm.close();
+}
+
+/// What a crash between creating and destroying leaves: SoftHSM keeps an object in a
+/// file beside a lock, and both of the older one are brought back.
+fn cut_short() {
+    let token = token();
+    assert_eq!(data(&token, Some(b"1")), [b"1"]);
+    let path = only_object();
+    let bytes = fs::read(&path).unwrap();
+    assert_eq!(data(&token, Some(b"2")), [b"2"]);
+    let second = only_object();
+    assert_ne!(second, path, "another object, and the older one is gone");
+    data(&token, Some(b"2"));
+    assert_eq!(only_object(), second, "the same value is not written again");
+    for next in [b"2", b"3"] {
+        fs::write(&path, &bytes).unwrap();
+        fs::write(path.with_extension("lock"), b"").unwrap();
+        assert_eq!(data(&token, None), [b"1", b"2"], "both are seen");
+        assert_eq!(data(&token, Some(next)), [next]);
+        assert_ne!(only_object(), path);
+    }
+}
+
+/// The values on the token after `put`, sorted. Opened anew: SoftHSM reads its files
+/// when it starts.
+fn data(token: &TokenConfig, put: Option<&[u8]>) -> Vec<Vec<u8>> {
+    let device = pkcs11::open(token.clone()).unwrap();
+    let mut session = device.connect(Lane::Admin).unwrap();
+    if let Some(value) = put {
+        session.put_data("seal", value).unwrap();
+    }
+    let found = session.data().unwrap();
+    let mut values: Vec<_> = found.into_iter().map(|o| o.value).collect();
+    values.sort();
+    drop(session);
+    device.close();
+    values
+}
+
+/// The file of the one object on the one token.
+fn only_object() -> PathBuf {
+    let entries = |dir: PathBuf| fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    let objects: Vec<PathBuf> = entries(dir().join("tokens"))
+        .flat_map(entries)
+        .filter(|p| p.extension().is_some_and(|e| e == "object") && !p.ends_with("token.object"))
+        .collect();
+    assert_eq!(objects.len(), 1, "{objects:?}");
+    objects[0].clone()
 }
 
 /// A find is linear in SoftHSM; the hot path must not do one. The ratio is taken in

@@ -15,6 +15,7 @@
 
 mod attack;
 mod classify;
+mod data;
 mod device;
 mod mechanism;
 mod objects;

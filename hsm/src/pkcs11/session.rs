@@ -22,8 +22,8 @@ use super::{
     template,
 };
 use crate::{
-    Dek, Hash, KeyEvidence, KeyProof, KeyRef, KeySpec, Lane, NewKey, Oaep, ObjectId, PublicKey,
-    Result, RsaBits, Signing, State, Token, TokenObject, WrappedDek,
+    DataObject, Dek, Hash, KeyEvidence, KeyProof, KeyRef, KeySpec, Lane, NewKey, Oaep, ObjectId,
+    PublicKey, Result, RsaBits, Signing, State, Token, TokenObject, WrappedDek,
     error::{Error, Kind, Remedy},
     key::os_random,
 };
@@ -153,6 +153,14 @@ impl Token for Pkcs11Token {
             at.device.handles.write().remove(&id);
             at.destroy(handle, id, spec)
         })
+    }
+
+    fn data(&mut self) -> Result<Vec<DataObject>> {
+        self.with(|at| at.data())
+    }
+
+    fn put_data(&mut self, label: &str, value: &[u8]) -> Result<()> {
+        self.with(|at| at.put_data(label, value))
     }
 
     fn check(&mut self, canary: Option<&KeyRef>) -> Result<()> {

@@ -15,7 +15,7 @@ use super::{
     raw::Raw,
 };
 use crate::{
-    Curve, KeyEvidence, KeySpec, ObjectId, PublicKey, Result,
+    Curve, DataObject, KeyEvidence, KeySpec, ObjectId, PublicKey, Result,
     error::{Error, Kind},
 };
 
@@ -224,6 +224,30 @@ pub(crate) fn inner_keys() -> [[Attribute; 1]; 2] {
         [Attribute::Class(ObjectClass::SECRET_KEY)],
         [Attribute::Class(ObjectClass::PRIVATE_KEY)],
     ]
+}
+
+/// `CKA_APPLICATION` of the data objects that are ours.
+pub(crate) const APPLICATION: &str = "keywright";
+
+/// How our data is found, of one label or all. What is not private is not ours: it can
+/// be made without the PIN.
+pub(crate) fn our_data(label: Option<&str>) -> Vec<Attribute> {
+    let mut template = vec![
+        Attribute::Class(ObjectClass::DATA),
+        Attribute::Token(true),
+        Attribute::Private(true),
+        Attribute::Application(APPLICATION.as_bytes().to_vec()),
+    ];
+    template.extend(label.map(|l| Attribute::Label(l.as_bytes().to_vec())));
+    template
+}
+
+/// Template of a data object: replaced as a whole, never changed.
+pub(crate) fn data(object: &DataObject) -> Vec<Attribute> {
+    let mut template = our_data(Some(&object.label));
+    template.push(Attribute::Modifiable(false));
+    template.push(Attribute::Value(object.value.clone()));
+    template
 }
 
 /// The public key of a public object. Tokens differ in how they write a point: bare, or
