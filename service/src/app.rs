@@ -5,6 +5,7 @@ mod census;
 mod lock;
 mod open;
 mod reload;
+mod seals;
 mod store;
 
 use std::{future::pending, net::SocketAddr, sync::Arc, time::Duration};
@@ -21,8 +22,9 @@ use tracing::{error, info, warn};
 
 pub use lock::DataLock;
 pub use open::{Opened, open_hsm};
-pub(crate) use open::{log_has_records, the_same_token};
+pub(crate) use open::{PATIENCE, initialised_store, log_has_records, open_log, the_same_token};
 use reload::Reloader;
+pub(crate) use seals::{Seen, TokenEpoch, begin as begin_seals, unwrapped as unwrap_seals};
 pub(crate) use store::lost_store;
 pub use store::{open_store, probe_store};
 
@@ -105,7 +107,11 @@ pub async fn run(
     let pki_listener = bind_if(config.listen.pki, "listen.pki").await?;
     let acme_listener = bind_if(config.listen.acme, "listen.acme").await?;
     let tls = TlsReloader::new(&config).map_err(|e| StartError::Setup(e.to_string()))?;
-    let Opened { app, tenants } = open::open(&config).await?;
+    let Opened {
+        app,
+        tenants,
+        epoch,
+    } = open::open(&config).await?;
     prepare(&app).await?;
 
     let (stop, stopping) = watch::channel(false);
@@ -144,7 +150,8 @@ pub async fn run(
     );
     tokio::spawn(http);
     let member = tokio::spawn(nodes::keep_membership(Arc::clone(&app)));
-    tokio::spawn(keep_house(Arc::clone(&app), prometheus));
+    let house = keep_house(Arc::clone(&app), Arc::clone(&epoch), prometheus);
+    tokio::spawn(house);
     let lists = tokio::spawn(pki::publish_crls(Arc::clone(&app)));
     // Before anybody hears that it runs: a signal that comes at once must not kill it.
     let signals = Signals::listen()?;
@@ -155,21 +162,25 @@ pub async fn run(
 
     let reloader = Reloader::new(config, tls, Arc::clone(&app));
     wait_for_stop(&reloader, signals).await;
-    let patience = Duration::from_millis(app.limits.shutdown_ms);
     let _ = stop.send(true);
+    ended(grpc, Duration::from_millis(app.limits.shutdown_ms)).await;
+    // A list that is half made is made anew after the next start.
+    for task in [lists, member] {
+        task.abort();
+        let _ = task.await;
+    }
+    finish(&app, epoch.as_ref().as_ref()).await;
+    Ok(())
+}
+
+/// Waits for the requests that are at work.
+async fn ended<E: std::fmt::Display>(grpc: JoinHandle<Result<(), E>>, patience: Duration) {
     match timeout(patience, grpc).await {
         Ok(Ok(Ok(()))) => {}
         Ok(Ok(Err(e))) => error!(error = %e, "the gRPC server ended"),
         Ok(Err(e)) => error!(error = %e, "the gRPC server ended early"),
         Err(_) => warn!("some requests did not finish in time"),
     }
-    // A list that is half made is made anew after the next start.
-    lists.abort();
-    let _ = lists.await;
-    member.abort();
-    let _ = member.await;
-    finish(&app).await;
-    Ok(())
 }
 
 /// What stands behind the ACME door.
@@ -201,7 +212,7 @@ fn open_acme(
 }
 
 /// The last record, the anchor, the sessions.
-async fn finish(app: &Arc<App>) {
+async fn finish(app: &Arc<App>, epoch: Option<&TokenEpoch>) {
     if let Err(e) = app.audit.record(Entry::event(Event::Stopped)).await {
         error!(error = ?e, "the end could not be recorded");
     }
@@ -212,6 +223,9 @@ async fn finish(app: &Arc<App>) {
         .await
     {
         error!(error = %e, "the audit anchor could not be stored");
+    }
+    if let Some(epoch) = epoch {
+        epoch.keep(&app.hsm, app.store.as_ref()).await;
     }
     // Else the others wait for this node until its lease ends.
     app.membership.leaves();
@@ -275,7 +289,7 @@ async fn stopped(mut stopping: watch::Receiver<bool>) {
 }
 
 /// Small things that need doing now and then.
-async fn keep_house(app: Arc<App>, prometheus: PrometheusHandle) {
+async fn keep_house(app: Arc<App>, epoch: Arc<Option<TokenEpoch>>, prometheus: PrometheusHandle) {
     let mut tick = interval(Duration::from_secs(5));
     let mut anchored = app.audit.head();
     let mut ticks = 0u64;
@@ -307,6 +321,9 @@ async fn keep_house(app: Arc<App>, prometheus: PrometheusHandle) {
                 Ok(()) => anchored = head,
                 Err(e) => error!(error = %e, "the audit anchor could not be stored"),
             }
+        }
+        if let Some(epoch) = epoch.as_ref() {
+            epoch.keep(&app.hsm, app.store.as_ref()).await;
         }
     }
 }

@@ -11,21 +11,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keywright_hsm::{KeySpec, ObjectId};
+use keywright_hsm::{Hsm, KeyRef, KeySpec, ObjectId};
 use keywright_pki::SpiffeId;
 use tracing::info;
 
 use crate::{
     app::{
-        DataLock, RELEASE, StartError, log_has_records, lost_store, open_hsm, open_store,
-        the_same_token,
+        DataLock, RELEASE, StartError, begin_seals, log_has_records, lost_store, open_hsm,
+        open_store, the_same_token, unwrap_seals,
     },
     audit::{Audit, Entry, Event, Log, Opened},
     clock::{Entropy, System},
     config::Config,
     key::TenantId,
     policy::{DEFAULT_ROLES, Engine},
-    store::{Anchors, LogId, Store, Tenant},
+    store::{Anchors, Contents, LogId, Store, Tenant},
 };
 
 /// Label of the appliance's own key on the token.
@@ -58,6 +58,11 @@ pub async fn init(config: &Config, admins: &[SpiffeId]) -> Result<(), StartError
     Engine::read(&config.policies_dir).map_err(|e| StartError::Setup(e.to_string()))?;
 
     let hsm = open_hsm(config).await?;
+    let canary = canary(&hsm, &store, &contents).await?;
+    match &contents.rows_key {
+        Some(wrapped) => store.seal_with(unwrap_seals(&hsm, &canary, wrapped).await?),
+        None => begin_seals(&hsm, &store, &canary).await?,
+    }
     for tenant in &config.tenants {
         if contents.tenants.iter().any(|t| t.name == tenant.name) {
             continue;
@@ -70,14 +75,6 @@ pub async fn init(config: &Config, admins: &[SpiffeId]) -> Result<(), StartError
         };
         store.add_tenant(&tenant).await.map_err(data)?;
     }
-    if contents.canary.is_none() {
-        let id = ObjectId::random()?;
-        let deadline = Instant::now() + PATIENCE;
-        let new = hsm
-            .generate(id, KeySpec::Aes256, CANARY_LABEL.into(), deadline)
-            .await?;
-        store.set_canary(&new.key).await.map_err(data)?;
-    }
     let genesis = Event::Genesis {
         release: RELEASE,
         token_serial: hsm.evidence().token_serial,
@@ -89,6 +86,24 @@ pub async fn init(config: &Config, admins: &[SpiffeId]) -> Result<(), StartError
     hsm.close();
     info!(data_dir = %config.data_dir.display(), "initialised");
     Ok(())
+}
+
+/// The appliance's own key, made if an interrupted start left none.
+async fn canary(
+    hsm: &Hsm,
+    store: &Arc<dyn Store>,
+    contents: &Contents,
+) -> Result<KeyRef, StartError> {
+    if let Some(canary) = &contents.canary {
+        return Ok(canary.clone());
+    }
+    let id = ObjectId::random()?;
+    let deadline = Instant::now() + PATIENCE;
+    let new = hsm
+        .generate(id, KeySpec::Aes256, CANARY_LABEL.into(), deadline)
+        .await?;
+    store.set_canary(&new.key).await.map_err(data)?;
+    Ok(new.key)
 }
 
 /// Makes this machine one more node of an appliance: it gets an audit log of its own, of

@@ -37,6 +37,7 @@ pub mod metrics;
 pub mod migrate;
 pub mod ops;
 pub mod policy;
+pub mod recover;
 pub mod signature;
 pub mod store;
 mod trace;

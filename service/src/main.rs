@@ -6,6 +6,7 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+    time::Duration,
 };
 
 use clap::{Parser, Subcommand};
@@ -22,6 +23,7 @@ use keywright_service::{
     init,
     migrate::migrate_store,
     policy::{Engine, Outcome, PolicyError, run_tests},
+    recover::{Recovered, recover_store},
     store::Counted,
 };
 use serde_json::json;
@@ -95,6 +97,19 @@ enum Cmd {
         /// File with the password of the database, for its owner alone.
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
+    },
+    /// Take the store as it is, although it is older than the token has seen it or somebody
+    /// else changed rows; all nodes are stopped. What it lost is lost.
+    #[command(
+        after_help = "Example:\n  keywrightd recover-store --config /etc/keywright/keywrightd.toml --reason 'disk lost, backup of Monday 02:00, ticket 4711'"
+    )]
+    RecoverStore {
+        /// Configuration file (TOML).
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Why; it goes into the audit log.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
     },
     /// Everything for a laptop: SoftHSM token, CA, certificates, policies, daemon.
     #[command(after_help = "Example:\n  keywrightd dev --data ./demo-data --listen 127.0.0.1:0")]
@@ -196,6 +211,7 @@ fn run(command: Cmd) -> Result<(), StartError> {
             to_postgres,
             password_file,
         } => migrate(&config, to_postgres, password_file),
+        Cmd::RecoverStore { config, reason } => recover(&config, &reason),
         Cmd::Policy { command } => policy(&command),
         Cmd::Dev {
             data,
@@ -248,6 +264,31 @@ fn check(config: &Config, hsm: bool) -> Result<(), StartError> {
         }
     }
     anstream::println!("configuration is valid");
+    Ok(())
+}
+
+fn recover(config: &Path, reason: &str) -> Result<(), StartError> {
+    let config = Config::read(config)?;
+    let recovered = block_on(recover_store(&config, reason))?;
+    let Recovered {
+        epoch,
+        token_epoch,
+        rows,
+    } = recovered;
+    let lost = token_epoch.saturating_sub(epoch);
+    anstream::println!(
+        "The store is at change {epoch}; the token had seen {token_epoch}: {lost} lost."
+    );
+    anstream::println!(
+        "Rows that were not sealed by this appliance, and are now: {}",
+        rows.len()
+    );
+    for row in &rows {
+        anstream::println!("  {row}");
+    }
+    anstream::println!(
+        "Next: start the daemon, and look at the state of each key: keywright key list"
+    );
     Ok(())
 }
 
@@ -388,14 +429,18 @@ fn become_with_softhsm_conf(conf: OsString) -> Result<(), StartError> {
     Err(StartError::Other(format!("cannot start over: {e}")))
 }
 
+const THREADS_END_WITHIN: Duration = Duration::from_secs(3);
+
 fn block_on<T>(work: impl Future<Output = Result<T, StartError>>) -> Result<T, StartError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| StartError::Other(format!("no runtime: {e}")))?;
     let result = runtime.block_on(work);
-    // A call that hangs in a PKCS#11 module must not keep the process.
-    runtime.shutdown_background();
+    // Threads that were in a PKCS#11 module clear up behind themselves when they end, in
+    // libraries that the end of the process clears away: first they, then it. A call that
+    // hangs there must not keep the process.
+    runtime.shutdown_timeout(THREADS_END_WITHIN);
     result
 }
 

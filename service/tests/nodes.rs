@@ -223,6 +223,32 @@ async fn a_node_that_lost_touch_stops_and_is_not_waited_for_longer_than_its_leas
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_serves_from_a_database_that_went_back_or_was_edited() {
+    let nodes = three("went_back").await;
+    let user = nodes[0].client("red", "user").await;
+    let edit = |text: &str| Postgres::shared().sql("went_back", text);
+    nodes[0].create("red", "k").await;
+    until(SOON, "known", async || show(&nodes[2]).await.is_ok()).await;
+    let sealed = seal(&user, b"x").await.unwrap();
+
+    edit("UPDATE cluster SET epoch = epoch - 1");
+    let fenced =
+        async || matches!(open(&user, &sealed).await, Err(e) if reason(&e) == "NODE_FENCED");
+    until(LONG, "fenced", fenced).await;
+    edit("UPDATE cluster SET epoch = epoch + 1");
+    until(LONG, "served again", async || {
+        open(&user, &sealed).await.is_ok()
+    })
+    .await;
+
+    // A row that all of them are to read anew.
+    edit("UPDATE key_versions SET state = 'deactivated'");
+    edit("UPDATE keys SET epoch = epoch + 1");
+    edit("UPDATE cluster SET epoch = epoch + 1");
+    until(LONG, "fenced", fenced).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_rotation_that_was_left_half_way_is_finished_by_another_node() {
     let mut nodes = three("half_way").await;
     nodes[0].create("red", "k").await;

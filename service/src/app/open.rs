@@ -9,7 +9,7 @@ use std::{
 
 use keywright_hsm::{self as hsm, Hsm, KeyRef, Options, pkcs11};
 
-use super::{RELEASE, StartError, census, lost_store, open_store};
+use super::{RELEASE, StartError, census, lost_store, open_store, seals, seals::TokenEpoch};
 use crate::{
     api::Tenants,
     audit::{Audit, Entry, Event, Log, LogError, Opened as OpenedLog},
@@ -33,22 +33,26 @@ pub struct Opened {
     pub app: Arc<App>,
     /// Who may come in.
     pub tenants: Tenants,
+    /// What the token is told of the store, if it is.
+    pub epoch: Arc<Option<TokenEpoch>>,
 }
 
 /// For everything at start that asks the token.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a token is looked for that is not there, and the pause in between.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) async fn open(config: &Config) -> Result<Opened, StartError> {
-    let (store, contents, canary) = initialised_store(config).await?;
+    let (store, read, canary) = initialised_store(config).await?;
     let engine =
         Engine::read(&config.policies_dir).map_err(|e| StartError::Setup(e.to_string()))?;
     let OpenedLog {
         log, torn_bytes, ..
-    } = open_log(config, &contents.anchors, store.is_shared())?;
+    } = open_log(config, &read.anchors, store.is_shared())?;
     let hsm = the_same_token(config, &canary).await?;
+    let keeps_epoch = config.hsm.keep_epoch.then(|| log.id());
+    let (contents, epoch) = seals::sealed(&hsm, &store, &canary, &read, keeps_epoch).await?;
     let objects = again(async || hsm.objects(Instant::now() + PATIENCE).await).await?;
     let data = |e: StoreError| StartError::Data(e.to_string());
     let pki = store.load_authorities().await.map_err(data)?;
@@ -105,6 +109,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, StartError> {
     Ok(Opened {
         app: Arc::new(app),
         tenants,
+        epoch: Arc::new(epoch),
     })
 }
 
@@ -125,7 +130,11 @@ async fn join(app: &App) -> Result<(), StartError> {
 }
 
 /// The audit log of an appliance that was initialised.
-fn open_log(config: &Config, anchors: &Anchors, shared: bool) -> Result<OpenedLog, StartError> {
+pub(crate) fn open_log(
+    config: &Config,
+    anchors: &Anchors,
+    shared: bool,
+) -> Result<OpenedLog, StartError> {
     let dir = config.data_dir.display();
     if shared && !anchors.is_empty() && !log_has_records(&config.data_dir) {
         return Err(StartError::Data(format!(
@@ -186,7 +195,7 @@ pub(crate) fn log_has_records(data_dir: &Path) -> bool {
 
 /// The store of an appliance that was initialised, what is in it, and the appliance's
 /// own key.
-async fn initialised_store(
+pub(crate) async fn initialised_store(
     config: &Config,
 ) -> Result<(Arc<dyn Store>, Contents, KeyRef), StartError> {
     let not_initialised = || {

@@ -172,6 +172,20 @@ pub enum Event {
     BrownOutEnding,
     /// A signer of OCSP answers has a new certificate.
     ResponderIssued,
+    /// A store that the daemon refused is about to be taken as it is.
+    StoreRecovering {
+        /// Why, in the operator's words.
+        reason: String,
+        /// How far the store is.
+        epoch: u64,
+        /// How far the token had seen it.
+        token_epoch: u64,
+    },
+    /// It is done.
+    StoreRecovered {
+        /// What somebody else had written.
+        rows: Vec<String>,
+    },
     /// The daemon went down in good order.
     Stopped,
 }
@@ -194,6 +208,8 @@ impl Entry {
             Event::Deactivating => "deactivating",
             Event::BrownOutEnding => "brown_out_ending",
             Event::ResponderIssued => "responder_issued",
+            Event::StoreRecovering { .. } => "store_recovering",
+            Event::StoreRecovered { .. } => "store_recovered",
             Event::Stopped => "stopped",
         };
         Self {

@@ -30,6 +30,10 @@ pub struct HsmConfig {
     /// Jobs that may wait for a worker.
     #[serde(default = "default_queue")]
     pub queue_jobs: usize,
+    /// Does the token keep how far the store was, so that an older store is noticed? For
+    /// tokens without data objects (CKO_DATA): no.
+    #[serde(default = "default_keep_epoch")]
+    pub keep_epoch: bool,
     /// Pause between health checks.
     #[serde(default = "default_check")]
     pub check_every_ms: u64,
@@ -37,6 +41,10 @@ pub struct HsmConfig {
 
 fn default_queue() -> usize {
     1024
+}
+
+const fn default_keep_epoch() -> bool {
+    true
 }
 
 fn default_check() -> u64 {

@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Result},
     key::Key,
     membership::LEASE,
-    store::{self, Known, StoreError},
+    store::{self, StoreError},
 };
 
 /// How often a lease is renewed.
@@ -110,13 +110,11 @@ async fn followed(app: &App) -> Result<bool> {
     let began = since_boot();
     let epoch = soon(app, app.store.epoch()).await?;
     let known = me.known();
-    if epoch != known.epoch {
-        // Nobody goes back but a database that was restored; then all may be otherwise.
-        let since = match epoch < known.epoch {
-            true => Known::default(),
-            false => known,
-        };
-        let news = app.store.news(since).await?;
+    if epoch < known.epoch {
+        return Err(StoreError::Older(epoch, known.epoch).into());
+    }
+    if epoch > known.epoch {
+        let news = app.store.news(known).await?;
         app.keyring.adopt(&news.keys);
         if let Some(authorities) = news.authorities {
             app.authorities.adopt(authorities)?;

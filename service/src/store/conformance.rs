@@ -3,18 +3,22 @@
 pub(super) mod acme;
 mod jobs;
 mod nodes;
-mod pki;
+pub(super) mod pki;
 mod writers;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use keywright_hsm::{KeyProof, KeyRef, ObjectId, WrappedDek};
+use keywright_hsm::{Dek, KeyProof, KeyRef, ObjectId, WrappedDek};
 
-use super::{Anchor, Anchors, Intent, LogId, Promoted, Store, StoreError, Tenant, Use};
+use super::{Anchor, Anchors, Intent, LogId, Promoted, Sealer, Store, StoreError, Tenant, Use};
 use crate::key::{
     Key, KeyId, KeyName, KeySpec, KeyState, KeyVersion, Labels, Revision, Rules, TenantId,
     UseTimes, VersionNumber, WrapCounter,
 };
+
+pub(crate) fn sealer() -> Sealer {
+    Sealer::new(&Dek::take(&mut [3; 32]))
+}
 
 pub(crate) fn tenant() -> Tenant {
     Tenant {
@@ -23,7 +27,7 @@ pub(crate) fn tenant() -> Tenant {
     }
 }
 
-fn version(key: u8, number: u32) -> KeyVersion {
+pub(crate) fn version(key: u8, number: u32) -> KeyVersion {
     let mut object = [key; 16];
     object[15] = u8::try_from(number).unwrap();
     KeyVersion {
@@ -67,7 +71,12 @@ fn intent(id: u8, number: u32) -> Intent {
 }
 
 /// Runs every check; `reopen` opens the same store anew each time.
-pub(crate) async fn run<S: Store, F: Future<Output = S>>(reopen: &impl Fn() -> F) {
+pub(crate) async fn run<S: Store, F: Future<Output = S>>(open: &impl Fn() -> F) {
+    let reopen = async || {
+        let store = open().await;
+        store.seal_with(sealer());
+        store
+    };
     let store = reopen().await;
     assert!(store.load().await.unwrap().keys.is_empty());
     tenants(&store).await;

@@ -13,6 +13,7 @@ mod nodes;
 mod pki;
 mod postgres;
 mod row;
+mod seal;
 #[cfg(test)]
 #[path = "../../tests/common/postgres.rs"]
 pub(crate) mod server;
@@ -20,7 +21,7 @@ mod sql;
 mod sqlite;
 
 use async_trait::async_trait;
-use keywright_hsm::{KeyRef, ObjectId};
+use keywright_hsm::{KeyRef, ObjectId, WrappedDek};
 
 pub use acme::AcmeStore;
 pub use anchor::{Anchor, Anchors, LogId};
@@ -28,6 +29,7 @@ pub use jobs::{JobSearch, JobStore};
 pub use nodes::{Known, News, NodeId, NodeStore, Promoted};
 pub use pki::{Authorities, KeyStanding, PkiStore, Revoked, Search, Write, Written};
 pub use postgres::{PostgresStore, PostgresUrl};
+pub use seal::Sealer;
 pub use sql::{Counted, SqlStore, TransferError, compare, copy};
 pub use sqlite::SqliteStore;
 
@@ -86,6 +88,8 @@ pub struct Contents {
     pub intents: Vec<Intent>,
     /// The appliance's own key on the token.
     pub canary: Option<KeyRef>,
+    /// The key that rows are sealed with, under the appliance's own key.
+    pub rows_key: Option<WrappedDek>,
     /// How far the audit logs were.
     pub anchors: Anchors,
     /// All changes up to here are in it.
@@ -109,6 +113,16 @@ pub enum StoreError {
         "the store was written by a newer Keywright (migration {0}); start that release, or restore a backup made by this one"
     )]
     Newer(i64),
+    /// A row that carries no seal of ours.
+    #[error(
+        "the stored row of {0} is not as this appliance wrote it: somebody else changed the database. Restore a backup of it, or look at the row and accept the store as it is: keywrightd recover-store"
+    )]
+    Edited(String),
+    /// It was further before.
+    #[error(
+        "the database is at change {0}, and was at {1}: it was restored or rolled back. Stop all nodes; then start them on a newer one, or accept what is lost: keywrightd recover-store"
+    )]
+    Older(u64, u64),
     /// A row that we would never have written.
     #[error("a stored row cannot be read: {0}")]
     Corrupt(String),
@@ -127,6 +141,8 @@ impl From<StoreError> for Error {
             ),
             StoreError::Contended
             | StoreError::Newer(_)
+            | StoreError::Edited(_)
+            | StoreError::Older(..)
             | StoreError::Corrupt(_)
             | StoreError::Unavailable(_) => Self::new(
                 Reason::StoreUnavailable,
@@ -184,6 +200,15 @@ pub trait Store: PkiStore + AcmeStore + JobStore + NodeStore {
 
     /// Stores the appliance's own key, once.
     async fn set_canary(&self, key: &KeyRef) -> Result<()>;
+
+    /// Stores the key that rows are sealed with, once.
+    async fn set_rows_key(&self, key: &WrappedDek) -> Result<()>;
+
+    /// From now on rows are sealed, and rows that are read must be.
+    fn seal_with(&self, sealer: Sealer);
+
+    /// Seals all rows as they are, and names those that were not sealed so before.
+    async fn seal_all(&self) -> Result<Vec<String>>;
 
     /// Everything into the one file that is backed up; no call follows.
     async fn close(&self) -> Result<()>;

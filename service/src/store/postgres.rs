@@ -20,10 +20,16 @@ use super::{
 #[derive(Debug)]
 pub enum PostgresStore {}
 
-const MIGRATIONS: [(&str, &str); 1] = [(
-    "tables",
-    include_str!("../../migrations/postgres/0001_tables.sql"),
-)];
+const MIGRATIONS: [(&str, &str); 2] = [
+    (
+        "tables",
+        include_str!("../../migrations/postgres/0001_tables.sql"),
+    ),
+    (
+        "seals",
+        include_str!("../../migrations/postgres/0002_seals.sql"),
+    ),
+];
 
 /// Whoever waits longer than this gets an error instead.
 const PATIENCE: Duration = Duration::from_secs(5);

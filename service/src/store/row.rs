@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use keywright_hsm::{KeyProof, KeyRef, ObjectId};
+use keywright_hsm::{KeyProof, KeyRef, ObjectId, WrappedDek};
 use sqlx::{FromRow, Row, any::AnyRow};
 
 use super::{Anchor, Intent, LogId, Result, StoreError, Tenant};
@@ -36,6 +36,7 @@ rows! {
     struct TenantRow {
         id: Vec<u8>,
         name: String,
+        seal: Vec<u8>,
     }
 
     struct KeyRow {
@@ -51,6 +52,7 @@ rows! {
         created_ms: i64,
         promoted_ms: i64,
         revision: i64,
+        seal: Vec<u8>,
     }
 
     struct VersionRow {
@@ -114,11 +116,13 @@ pub(super) fn rules_text(rules: &Rules) -> Result<String> {
 }
 
 impl TenantRow {
-    pub(super) fn tenant(self) -> Result<Tenant> {
-        Ok(Tenant {
+    /// The tenant and its seal.
+    pub(super) fn tenant(self) -> Result<(Tenant, Vec<u8>)> {
+        let tenant = Tenant {
             id: TenantId(id(self.id, "tenant id")?),
             name: self.name,
-        })
+        };
+        Ok((tenant, self.seal))
     }
 }
 
@@ -158,8 +162,8 @@ impl KeyRow {
         &self.id
     }
 
-    /// The key with its versions.
-    pub(super) fn key(self, versions: Vec<VersionRow>) -> Result<Key> {
+    /// The key with its versions, and its seal.
+    pub(super) fn key(self, versions: Vec<VersionRow>) -> Result<(Key, Vec<u8>)> {
         let labels: BTreeMap<String, String> =
             serde_json::from_str(&self.labels).map_err(|_| corrupt("labels"))?;
         let name = KeyName::parse(&self.name).map_err(|_| corrupt("key name"))?;
@@ -192,7 +196,7 @@ impl KeyRow {
         if key.version(key.primary.get()).is_none() {
             return Err(corrupt("a key whose primary version is missing"));
         }
-        Ok(key)
+        Ok((key, self.seal))
     }
 }
 
@@ -223,6 +227,12 @@ pub(super) fn canary(bytes: &[u8]) -> Result<KeyRef> {
         spec: KeySpec::Aes256,
         proof: KeyProof::from_bytes(KeySpec::Aes256, proof).ok_or_else(|| corrupt("canary"))?,
     })
+}
+
+/// The key that rows are sealed with, under the canary.
+pub(super) fn rows_key(bytes: &[u8]) -> Result<WrappedDek> {
+    let bytes = bytes.try_into().map_err(|_| corrupt("rows key"))?;
+    Ok(WrappedDek(bytes))
 }
 
 /// `seq u64 | hash 32`.

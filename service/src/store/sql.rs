@@ -10,18 +10,19 @@ mod jobs;
 mod nodes;
 mod pki;
 mod pool;
+mod seals;
 mod transfer;
 
 use change::taken;
 pub(super) use change::unavailable;
-use nodes::{What, epochs, next_epoch};
+use nodes::What;
 pub(super) use pool::Pool;
 pub use transfer::{Counted, TransferError, compare, copy};
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use keywright_hsm::{KeyRef, ObjectId};
+use keywright_hsm::{KeyRef, ObjectId, WrappedDek};
 use sqlx::{
     AssertSqlSafe, SqlSafeStr, Transaction,
     any::Any,
@@ -31,6 +32,7 @@ use sqlx::{
 use super::{
     Anchor, Contents, Intent, Known, LogId, Result, Store, StoreError, Tenant, Use,
     row::{self, IntentRow, KeyRow, TenantRow, VersionRow, signed},
+    seal::{Sealed, Sealer},
 };
 use crate::key::{Key, KeyId, KeyVersion, VersionNumber};
 
@@ -45,6 +47,8 @@ pub struct SqlStore {
     /// Changes of one process that take an epoch go one after the other: at the same time
     /// all but one of them would have to begin again.
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// From when the HSM has unwrapped its key.
+    sealer: Arc<OnceLock<Sealer>>,
 }
 
 /// The few things that engines say differently.
@@ -90,6 +94,14 @@ impl Dialect {
         }
     }
 
+    /// Behind a query: nobody else changes the rows until the end of the transaction.
+    const fn for_update(self) -> &'static str {
+        match self {
+            Self::Sqlite => "",
+            Self::Postgres => " FOR UPDATE",
+        }
+    }
+
     /// May several nodes use it? The embedded store is behind a lock.
     const fn is_shared(self) -> bool {
         matches!(self, Self::Postgres)
@@ -97,13 +109,16 @@ impl Dialect {
 }
 
 const KEYS: &str = "SELECT id, tenant_id, name, spec, key_use, labels, rules, primary_version,
-    minimum_version, created_ms, promoted_ms, revision FROM keys";
+    minimum_version, created_ms, promoted_ms, revision, seal FROM keys";
+
+const TENANTS: &str = "SELECT id, name, seal FROM tenants ORDER BY name";
 
 const VERSIONS: &str = "SELECT key_id, number, state, object_id, proof, token_serial, created_ms,
     wraps_reserved, destroy_at_ms, protected_ms, processed_ms, refused_ms, brown_out_until_ms,
     sealed_bytes FROM key_versions";
 
 const CANARY: &str = "canary";
+const ROWS_KEY: &str = "rows_key";
 /// The log that the appliance began with; those of other nodes have their id behind it.
 const ANCHOR: &str = "audit_anchor";
 
@@ -114,6 +129,7 @@ impl SqlStore {
             beats,
             dialect,
             turn: Arc::default(),
+            sealer: Arc::default(),
         }
     }
 
@@ -133,6 +149,36 @@ impl SqlStore {
         begin.await.map_err(unavailable)
     }
 
+    /// The seal of a row; none before the HSM has unwrapped the key.
+    fn seal(&self, row: &dyn Sealed) -> Vec<u8> {
+        let sealer = self.sealer.get();
+        sealer.map_or_else(Vec::new, |sealer| sealer.seal(row))
+    }
+
+    /// A row as it was read: did somebody else write it?
+    fn whole(&self, row: &dyn Sealed, seal: &[u8]) -> Result<()> {
+        let sealer = self.sealer.get();
+        sealer.map_or(Ok(()), |sealer| sealer.check(row, seal))
+    }
+
+    /// Both lists come ordered by key id.
+    fn with_versions(&self, keys: Vec<KeyRow>, versions: Vec<VersionRow>) -> Result<Vec<Key>> {
+        let keys = with_versions(keys, versions)?;
+        for (key, seal) in &keys {
+            self.whole(key, seal)?;
+        }
+        Ok(keys.into_iter().map(|(key, _)| key).collect())
+    }
+
+    fn tenants(&self, rows: Vec<TenantRow>) -> Result<Vec<Tenant>> {
+        let tenant = |row: TenantRow| {
+            let (tenant, seal) = row.tenant()?;
+            self.whole(&tenant, &seal)?;
+            Ok(tenant)
+        };
+        rows.into_iter().map(tenant).collect()
+    }
+
     /// To be held by whoever takes an epoch.
     async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.turn.lock().await
@@ -144,7 +190,7 @@ impl Store for SqlStore {
     async fn load(&self) -> Result<Contents> {
         // One transaction, so that keys and versions are of one moment.
         let mut tx = self.read().await?;
-        let tenants: Vec<TenantRow> = sqlx::query_as("SELECT id, name FROM tenants ORDER BY name")
+        let tenants: Vec<TenantRow> = sqlx::query_as(TENANTS)
             .fetch_all(&mut *tx)
             .await
             .map_err(unavailable)?;
@@ -165,24 +211,23 @@ impl Store for SqlStore {
         .await
         .map_err(unavailable)?;
         let canary = fact(&mut tx, CANARY).await?;
+        let rows_key = fact(&mut tx, ROWS_KEY).await?;
         let anchors: Vec<(String, Vec<u8>)> =
             sqlx::query_as("SELECT name, value FROM facts WHERE name LIKE $1")
                 .bind(format!("{ANCHOR}%"))
                 .fetch_all(&mut *tx)
                 .await
                 .map_err(unavailable)?;
-        let (epoch, _) = epochs(&mut tx).await?;
+        let epoch = self.epochs(&mut tx).await?.epoch;
         Ok(Contents {
-            tenants: tenants
-                .into_iter()
-                .map(TenantRow::tenant)
-                .collect::<Result<_>>()?,
-            keys: with_versions(keys, versions)?,
+            tenants: self.tenants(tenants)?,
+            keys: self.with_versions(keys, versions)?,
             intents: intents
                 .into_iter()
                 .map(IntentRow::intent)
                 .collect::<Result<_>>()?,
             canary: canary.as_deref().map(row::canary).transpose()?,
+            rows_key: rows_key.as_deref().map(row::rows_key).transpose()?,
             anchors: anchors
                 .iter()
                 .map(|(name, value)| row::anchor(name.strip_prefix(ANCHOR).unwrap_or(name), value))
@@ -192,9 +237,10 @@ impl Store for SqlStore {
     }
 
     async fn add_tenant(&self, tenant: &Tenant) -> Result<()> {
-        sqlx::query("INSERT INTO tenants (id, name) VALUES ($1, $2)")
+        sqlx::query("INSERT INTO tenants (id, name, seal) VALUES ($1, $2, $3)")
             .bind(tenant.id.0.to_vec())
             .bind(tenant.name.clone())
+            .bind(self.seal(tenant))
             .execute(&self.pool.get())
             .await
             .map_err(taken)?;
@@ -230,11 +276,12 @@ impl Store for SqlStore {
     async fn create_key(&self, key: &Key) -> Result<()> {
         let _turn = self.turn().await;
         atomically!(self, tx => {
-            let epoch = next_epoch(&mut tx, What::Keys).await?;
+            let epoch = self.next_epoch(&mut tx, What::Keys).await?;
             sqlx::query(
                 "INSERT INTO keys (id, tenant_id, name, spec, key_use, labels, primary_version,
-                                   created_ms, revision, promoted_ms, promoted_epoch, epoch)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)",
+                                   created_ms, revision, promoted_ms, promoted_epoch, epoch,
+                                   seal)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11, $12)",
             )
             .bind(key.id.0.to_vec())
             .bind(key.tenant.0.to_vec())
@@ -247,6 +294,7 @@ impl Store for SqlStore {
             .bind(signed(key.revision.0))
             .bind(key.promoted_ms)
             .bind(epoch)
+            .bind(self.seal(key))
             .execute(&mut *tx)
             .await
             .map_err(taken)?;
@@ -260,14 +308,16 @@ impl Store for SqlStore {
     async fn add_version(&self, next: &Key, version: &KeyVersion) -> Result<()> {
         let _turn = self.turn().await;
         atomically!(self, tx => {
-            let epoch = next_epoch(&mut tx, What::Keys).await?;
+            let epoch = self.next_epoch(&mut tx, What::Keys).await?;
             let changed = sqlx::query(
-                "UPDATE keys SET epoch = $1, revision = $2 WHERE id = $3 AND revision = $4",
+                "UPDATE keys SET epoch = $1, revision = $2, seal = $5
+                 WHERE id = $3 AND revision = $4",
             )
             .bind(epoch)
             .bind(signed(next.revision.0))
             .bind(next.id.0.to_vec())
             .bind(signed(next.revision.0) - 1)
+            .bind(self.seal(next))
             .execute(&mut *tx)
             .await
             .map_err(unavailable)?;
@@ -282,10 +332,10 @@ impl Store for SqlStore {
     async fn change_key(&self, next: &Key) -> Result<()> {
         let _turn = self.turn().await;
         atomically!(self, tx => {
-            let epoch = next_epoch(&mut tx, What::Keys).await?;
+            let epoch = self.next_epoch(&mut tx, What::Keys).await?;
             let changed = sqlx::query(
                 "UPDATE keys SET revision = $1, labels = $2, rules = $3, minimum_version = $4,
-                     epoch = $7
+                     epoch = $7, seal = $8
                  WHERE id = $5 AND revision = $6",
             )
             .bind(signed(next.revision.0))
@@ -295,6 +345,7 @@ impl Store for SqlStore {
             .bind(next.id.0.to_vec())
             .bind(signed(next.revision.0) - 1)
             .bind(epoch)
+            .bind(self.seal(next))
             .execute(&mut *tx)
             .await
             .map_err(unavailable)?;
@@ -381,6 +432,25 @@ impl Store for SqlStore {
         Ok(())
     }
 
+    async fn set_rows_key(&self, key: &WrappedDek) -> Result<()> {
+        sqlx::query("INSERT INTO facts (name, value) VALUES ($1, $2)")
+            .bind(ROWS_KEY)
+            .bind(key.0.to_vec())
+            .execute(&self.pool.get())
+            .await
+            .map_err(taken)?;
+        Ok(())
+    }
+
+    fn seal_with(&self, sealer: Sealer) {
+        // Every opening of the same store has the same.
+        let _ = self.sealer.set(sealer);
+    }
+
+    async fn seal_all(&self) -> Result<Vec<String>> {
+        seals::seal_all(self).await
+    }
+
     async fn close(&self) -> Result<()> {
         if self.dialect == Dialect::Sqlite {
             // Else what was committed last lies in the -wal file beside it.
@@ -444,8 +514,8 @@ async fn fact(tx: &mut Transaction<'static, Any>, name: &str) -> Result<Option<V
         .map_err(unavailable)
 }
 
-/// Both lists come ordered by key id.
-fn with_versions(keys: Vec<KeyRow>, versions: Vec<VersionRow>) -> Result<Vec<Key>> {
+/// Keys and their seals.
+fn with_versions(keys: Vec<KeyRow>, versions: Vec<VersionRow>) -> Result<Vec<(Key, Vec<u8>)>> {
     let mut versions = versions.into_iter().peekable();
     let mut out = Vec::with_capacity(keys.len());
     for key in keys {

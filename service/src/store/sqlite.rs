@@ -28,7 +28,7 @@ const PRAGMAS: [&str; 6] = [
     "PRAGMA wal_autocheckpoint = 8192",
 ];
 
-const MIGRATIONS: [(&str, &str); 11] = [
+const MIGRATIONS: [(&str, &str); 12] = [
     (
         "keys",
         include_str!("../../migrations/sqlite/0001_keys.sql"),
@@ -69,6 +69,10 @@ const MIGRATIONS: [(&str, &str); 11] = [
     (
         "revocation news",
         include_str!("../../migrations/sqlite/0011_revocation_news.sql"),
+    ),
+    (
+        "seals",
+        include_str!("../../migrations/sqlite/0012_seals.sql"),
     ),
 ];
 

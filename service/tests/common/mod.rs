@@ -23,7 +23,7 @@ use std::{
 };
 
 use keywright_client::{Client, Settings, proto};
-use keywright_hsm::{Hsm, KeyRef, KeySpec, ObjectId, Options, Silent, fake::FakeDevice};
+use keywright_hsm::{Dek, Hsm, KeyRef, KeySpec, ObjectId, Options, Silent, fake::FakeDevice};
 use keywright_service::{
     api::{Tenants, TlsReloader, accept, grpc},
     audit::{Audit, Log},
@@ -36,7 +36,7 @@ use keywright_service::{
     membership::Membership,
     ops::{App, Pauses, nodes, pki},
     policy::{DEFAULT_ROLES, Engine},
-    store::{Anchors, LogId, NodeId, SqliteStore, Store, Tenant},
+    store::{Anchors, LogId, NodeId, Sealer, SqliteStore, Store, Tenant},
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use tokio::sync::oneshot;
@@ -153,6 +153,7 @@ impl Appliance {
             check_every: Duration::from_millis(50),
         };
         let hsm = Hsm::start(Arc::new(device.clone()), options, Arc::new(Silent)).unwrap();
+        store.seal_with(Sealer::new(&Dek::take(&mut [7; 32])));
         let contents = store.load().await.unwrap();
         let canary = match contents.canary {
             Some(canary) => canary,
@@ -387,6 +388,7 @@ pub(crate) fn config(dir: &Path, limits: Limits) -> Config {
             })
             .collect(),
         hsm: HsmConfig {
+            keep_epoch: true,
             module: "/nowhere".into(),
             init_reserved: None,
             token_label: None,

@@ -18,6 +18,7 @@ mod lines;
 mod openssl;
 mod operation;
 mod start;
+mod store;
 mod watched;
 
 use std::{

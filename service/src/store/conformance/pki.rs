@@ -17,7 +17,7 @@ fn name(text: &str) -> AuthorityName {
     AuthorityName::parse(text).unwrap()
 }
 
-fn issuer() -> Issuer {
+pub(crate) fn issuer() -> Issuer {
     let spec = KeySpec::Ec(Curve::P256);
     let pair = rcgen::KeyPair::generate().unwrap();
     let spki = rcgen::PublicKeyData::subject_public_key_info(&pair);
@@ -43,6 +43,18 @@ fn issuer() -> Issuer {
         usage: Usage::default(),
         alarm: String::new(),
         revision: Revision(1),
+    }
+}
+
+pub(crate) fn profile() -> ProfileRecord {
+    ProfileRecord {
+        tenant: tenant().id,
+        name: name("p"),
+        version: 1,
+        text: "t".into(),
+        created_by: "me".into(),
+        created_ms: 7,
+        retired_ms: None,
     }
 }
 
@@ -109,15 +121,7 @@ async fn authorities(store: &dyn Store) {
     let again = store.change_issuer(&next).await;
     assert!(matches!(again, Err(StoreError::Conflict)));
 
-    let mut profile = ProfileRecord {
-        tenant: tenant().id,
-        name: name("p"),
-        version: 1,
-        text: "t".into(),
-        created_by: "me".into(),
-        created_ms: 7,
-        retired_ms: None,
-    };
+    let mut profile = profile();
     store.add_profile(&profile).await.unwrap();
     let again = store.add_profile(&profile).await;
     assert!(matches!(again, Err(StoreError::Exists)));

@@ -36,6 +36,7 @@ rows! {
         may_sign_crls: i64,
         alarm: String,
         revision: i64,
+        seal: Vec<u8>,
     }
 
     struct ProfileRow {
@@ -46,6 +47,7 @@ rows! {
         created_by: String,
         created_ms: i64,
         retired_ms: i64,
+        seal: Vec<u8>,
     }
 
     struct CertificateRow {
@@ -169,8 +171,9 @@ pub(in crate::store) fn reference(row: (Vec<u8>, Vec<u8>)) -> Result<Certificate
 }
 
 impl IssuerRow {
-    pub(in crate::store) fn issuer(self) -> Result<Issuer> {
-        Ok(Issuer {
+    /// The issuer and its seal.
+    pub(in crate::store) fn issuer(self) -> Result<(Issuer, Vec<u8>)> {
+        let issuer = Issuer {
             id: IssuerId(id(self.id, "issuer id")?),
             tenant: TenantId(id(self.tenant_id, "tenant id")?),
             name: name(&self.name)?,
@@ -191,13 +194,15 @@ impl IssuerRow {
             },
             alarm: self.alarm,
             revision: Revision(unsigned(self.revision)?),
-        })
+        };
+        Ok((issuer, self.seal))
     }
 }
 
 impl ProfileRow {
-    pub(in crate::store) fn profile(self) -> Result<ProfileRecord> {
-        Ok(ProfileRecord {
+    /// The profile and its seal.
+    pub(in crate::store) fn profile(self) -> Result<(ProfileRecord, Vec<u8>)> {
+        let profile = ProfileRecord {
             tenant: TenantId(id(self.tenant_id, "tenant id")?),
             name: name(&self.name)?,
             version: small(self.version, "profile version")?,
@@ -205,7 +210,8 @@ impl ProfileRow {
             created_by: self.created_by,
             created_ms: self.created_ms,
             retired_ms: Some(self.retired_ms).filter(|ms| *ms != 0),
-        })
+        };
+        Ok((profile, self.seal))
     }
 }
 

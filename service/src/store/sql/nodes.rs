@@ -7,14 +7,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::{Any, AssertSqlSafe, Transaction};
 
-use super::{KEYS, SqlStore, VERSIONS, pki, unavailable, with_versions};
+use super::{KEYS, SqlStore, VERSIONS, pki, unavailable};
 use crate::{
     key::{Key, KeyId, VersionNumber},
     store::{
         Known, LogId, News, NodeId, NodeStore, Promoted, Result, StoreError,
         row::{self, KeyRow, VersionRow, signed},
+        seal::Epochs,
     },
 };
+
+pub(super) const CLUSTER: &str = "SELECT epoch, authorities, seal FROM cluster WHERE id = 0";
 
 /// What nodes must know of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,30 +30,61 @@ pub(super) enum What {
     Certificates,
 }
 
-/// The next epoch. Its row is locked until the end of the transaction, so that who reads
-/// an epoch sees every change up to it.
-pub(super) async fn next_epoch(tx: &mut Transaction<'static, Any>, what: What) -> Result<i64> {
-    sqlx::query_scalar(
-        "INSERT INTO cluster (id, epoch, authorities) VALUES (0, 1, $1)
-         ON CONFLICT (id) DO UPDATE SET epoch = cluster.epoch + 1,
-             authorities = CASE WHEN $1 = 1 THEN cluster.epoch + 1 ELSE cluster.authorities END
-         RETURNING epoch",
-    )
-    .bind(i64::from(what == What::Authorities))
-    .fetch_one(&mut **tx)
-    .await
-    .map_err(unavailable)
-}
+impl SqlStore {
+    /// The next epoch. Its row is locked until the end of the transaction, so that who reads
+    /// an epoch sees every change up to it.
+    pub(super) async fn next_epoch(
+        &self,
+        tx: &mut Transaction<'static, Any>,
+        what: What,
+    ) -> Result<i64> {
+        let mut now = self.epochs_for(tx, self.dialect.for_update()).await?;
+        now.epoch += 1;
+        if what == What::Authorities {
+            now.authorities = now.epoch;
+        }
+        sqlx::query(
+            "INSERT INTO cluster (id, epoch, authorities, seal) VALUES (0, $1, $2, $3)
+             ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch,
+                 authorities = excluded.authorities, seal = excluded.seal",
+        )
+        .bind(signed(now.epoch))
+        .bind(signed(now.authorities))
+        .bind(self.seal(&now))
+        .execute(&mut **tx)
+        .await
+        .map_err(unavailable)?;
+        Ok(signed(now.epoch))
+    }
 
-/// The newest epoch, and that of the last change of issuers, profiles and CRLs.
-pub(super) async fn epochs(tx: &mut Transaction<'static, Any>) -> Result<(u64, u64)> {
-    let row: Option<(i64, i64)> =
-        sqlx::query_as("SELECT epoch, authorities FROM cluster WHERE id = 0")
+    /// The newest epoch, and that of the last change of issuers, profiles and CRLs.
+    pub(super) async fn epochs(&self, tx: &mut Transaction<'static, Any>) -> Result<Epochs> {
+        self.epochs_for(tx, "").await
+    }
+
+    async fn epochs_for(&self, tx: &mut Transaction<'static, Any>, lock: &str) -> Result<Epochs> {
+        let text = format!("{CLUSTER}{lock}");
+        let row: Option<(i64, i64, Vec<u8>)> = sqlx::query_as(AssertSqlSafe(text))
             .fetch_optional(&mut **tx)
             .await
             .map_err(unavailable)?;
-    let (epoch, authorities) = row.unwrap_or((0, 0));
-    Ok((row::unsigned(epoch)?, row::unsigned(authorities)?))
+        let Some(row) = row else {
+            return Ok(Epochs::default());
+        };
+        let (epochs, seal) = epochs_of(row)?;
+        self.whole(&epochs, &seal)?;
+        Ok(epochs)
+    }
+}
+
+pub(super) fn epochs_of(
+    (epoch, authorities, seal): (i64, i64, Vec<u8>),
+) -> Result<(Epochs, Vec<u8>)> {
+    let epochs = Epochs {
+        epoch: row::unsigned(epoch)?,
+        authorities: row::unsigned(authorities)?,
+    };
+    Ok((epochs, seal))
 }
 
 /// Long after its lease nobody asks for a node any more.
@@ -146,7 +180,7 @@ impl NodeStore for SqlStore {
 
     async fn news(&self, since: Known) -> Result<News> {
         let mut tx = self.read_from(&self.beats).await?;
-        let (epoch, authorities) = epochs(&mut tx).await?;
+        let Epochs { epoch, authorities } = self.epochs(&mut tx).await?;
         // What was stored before there were epochs has epoch 0.
         let new = "epoch > $1 OR $1 = 0";
         let keys: Vec<KeyRow> =
@@ -165,13 +199,13 @@ impl NodeStore for SqlStore {
             .await
             .map_err(unavailable)?;
         let authorities = if authorities > since.epoch || since.epoch == 0 {
-            Some(pki::authorities(&mut tx).await?)
+            Some(self.authorities(&mut tx).await?)
         } else {
             None
         };
         Ok(News {
             known: Known { epoch },
-            keys: with_versions(keys, versions)?,
+            keys: self.with_versions(keys, versions)?,
             authorities,
             revoked: pki::revoked_since(&mut tx, since.epoch).await?,
         })
@@ -190,7 +224,7 @@ impl NodeStore for SqlStore {
             .fetch_all(&mut *tx)
             .await
             .map_err(unavailable)?;
-        Ok(with_versions(keys, versions)?.pop())
+        Ok(self.with_versions(keys, versions)?.pop())
     }
 
     async fn promote(&self, node: NodeId, next: &Key, number: VersionNumber) -> Result<Promoted> {
@@ -218,10 +252,10 @@ impl NodeStore for SqlStore {
             if !behind.is_empty() {
                 return Ok(Promoted::Waits(behind));
             }
-            let epoch = next_epoch(&mut tx, What::Keys).await?;
+            let epoch = self.next_epoch(&mut tx, What::Keys).await?;
             let changed = sqlx::query(
                 "UPDATE keys SET primary_version = $1, promoted_ms = $2, promoted_epoch = $3,
-                     epoch = $3, revision = $4
+                     epoch = $3, revision = $4, seal = $7
                  WHERE id = $5 AND revision = $6",
             )
             .bind(i64::from(next.primary.get()))
@@ -230,6 +264,7 @@ impl NodeStore for SqlStore {
             .bind(signed(next.revision.0))
             .bind(next.id.0.to_vec())
             .bind(signed(next.revision.0) - 1)
+            .bind(self.seal(next))
             .execute(&mut *tx)
             .await
             .map_err(unavailable)?;

@@ -6,11 +6,7 @@ use async_trait::async_trait;
 use keywright_pki::KeyReuse;
 use sqlx::{Any, FromRow, Row, Transaction};
 
-use super::{
-    SqlStore,
-    nodes::{What, next_epoch},
-    taken, unavailable,
-};
+use super::{SqlStore, nodes::What, taken, unavailable};
 use crate::{
     authority::{
         AuthorityName, CertificateRecord, CertificateRef, CrlRecord, Issuer, IssuerId,
@@ -33,6 +29,13 @@ const CERTIFICATE: &str = "SELECT issuer_id, serial, tenant_id, state, profile, 
     der, spki_sha256, names, not_before_ms, not_after_ms, shard, requested_by, request_key,
     request_sha256, lineage, created_ms, revoked_ms, reason, invalidity_ms
     FROM certificates";
+
+pub(super) const ISSUERS: &str = "SELECT id, tenant_id, name, stage, text, object_id, spec, proof,
+    token_serial, serial, digest, approvals, created_by, created_ms, certificate, chain, may_issue,
+    may_sign_crls, alarm, revision, seal FROM issuers ORDER BY created_ms, id";
+
+pub(super) const PROFILE: &str = "SELECT tenant_id, name, version, text, created_by, created_ms,
+    retired_ms, seal FROM profiles ";
 
 const RESPONDER: &str = "SELECT issuer_id, object_id, spec, proof, token_serial, certificate,
     created_ms FROM responders";
@@ -60,19 +63,19 @@ impl PkiStore for SqlStore {
             .execute(&self.pool.get())
             .await
             .map_err(unavailable)?;
-        authorities(&mut self.read().await?).await
+        self.authorities(&mut self.read().await?).await
     }
 
     async fn add_issuer(&self, issuer: &Issuer) -> Result<()> {
         let _turn = self.turn().await;
         atomically!(self, tx => {
-            next_epoch(&mut tx, What::Authorities).await?;
+            self.next_epoch(&mut tx, What::Authorities).await?;
             sqlx::query(
                 "INSERT INTO issuers (id, tenant_id, name, stage, text, object_id, spec, proof,
                      token_serial, serial, digest, approvals, created_by, created_ms, certificate,
-                     chain, may_issue, may_sign_crls, alarm, revision)
+                     chain, may_issue, may_sign_crls, alarm, revision, seal)
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-                     $17, $18, $19, $20)",
+                     $17, $18, $19, $20, $21)",
             )
             .bind(issuer.id.0.to_vec())
             .bind(issuer.tenant.0.to_vec())
@@ -94,6 +97,7 @@ impl PkiStore for SqlStore {
             .bind(i64::from(issuer.usage.crl))
             .bind(issuer.alarm.clone())
             .bind(signed(issuer.revision.0))
+            .bind(self.seal(issuer))
             .execute(&mut *tx)
             .await
             .map_err(taken)?;
@@ -109,10 +113,11 @@ impl PkiStore for SqlStore {
     async fn change_issuer(&self, next: &Issuer) -> Result<()> {
         let _turn = self.turn().await;
         atomically!(self, tx => {
-            next_epoch(&mut tx, What::Authorities).await?;
+            self.next_epoch(&mut tx, What::Authorities).await?;
             let changed = sqlx::query(
                 "UPDATE issuers SET stage = $1, approvals = $2, certificate = $3, chain = $4,
-                     may_issue = $5, may_sign_crls = $6, alarm = $7, revision = $8
+                     may_issue = $5, may_sign_crls = $6, alarm = $7, revision = $8,
+                     seal = $11
                  WHERE id = $9 AND revision = $10",
             )
             .bind(next.stage.name().to_owned())
@@ -125,6 +130,7 @@ impl PkiStore for SqlStore {
             .bind(signed(next.revision.0))
             .bind(next.id.0.to_vec())
             .bind(signed(next.revision.0) - 1)
+            .bind(self.seal(next))
             .execute(&mut *tx)
             .await
             .map_err(unavailable)?;
@@ -135,11 +141,11 @@ impl PkiStore for SqlStore {
     async fn add_profile(&self, profile: &ProfileRecord) -> Result<()> {
         let _turn = self.turn().await;
         atomically!(self, tx => {
-            next_epoch(&mut tx, What::Authorities).await?;
+            self.next_epoch(&mut tx, What::Authorities).await?;
             sqlx::query(
                 "INSERT INTO profiles (tenant_id, name, version, text, created_by, created_ms,
-                     retired_ms)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                     retired_ms, seal)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
             )
             .bind(profile.tenant.0.to_vec())
             .bind(profile.name.as_str().to_owned())
@@ -148,6 +154,7 @@ impl PkiStore for SqlStore {
             .bind(profile.created_by.clone())
             .bind(profile.created_ms)
             .bind(profile.retired_ms.unwrap_or(0))
+            .bind(self.seal(profile))
             .execute(&mut *tx)
             .await
             .map_err(taken)?;
@@ -163,24 +170,36 @@ impl PkiStore for SqlStore {
     ) -> Result<()> {
         let _turn = self.turn().await;
         atomically!(self, tx => {
-            next_epoch(&mut tx, What::Authorities).await?;
-            sqlx::query(
-                "UPDATE profiles SET retired_ms = $1
-                 WHERE tenant_id = $2 AND name = $3 AND retired_ms = 0",
-            )
-            .bind(retired_ms)
-            .bind(tenant.0.to_vec())
-            .bind(name.as_str().to_owned())
-            .execute(&mut *tx)
-            .await
-            .map_err(unavailable)?;
+            self.next_epoch(&mut tx, What::Authorities).await?;
+            let text = "WHERE tenant_id = $1 AND name = $2 AND retired_ms = 0";
+            let used: Vec<ProfileRow> = sqlx::query_as(sql_text(PROFILE, text))
+                .bind(tenant.0.to_vec())
+                .bind(name.as_str().to_owned())
+                .fetch_all(&mut *tx)
+                .await
+                .map_err(unavailable)?;
+            for mut profile in self.profiles(used)? {
+                profile.retired_ms = Some(retired_ms);
+                sqlx::query(
+                    "UPDATE profiles SET retired_ms = $1, seal = $2
+                     WHERE tenant_id = $3 AND name = $4 AND version = $5",
+                )
+                .bind(retired_ms)
+                .bind(self.seal(&profile))
+                .bind(tenant.0.to_vec())
+                .bind(name.as_str().to_owned())
+                .bind(i64::from(profile.version))
+                .execute(&mut *tx)
+                .await
+                .map_err(unavailable)?;
+            }
             Ok(())
         })
     }
 
     async fn write_certificates(&self, writes: &[Write]) -> Result<Vec<Written>> {
         let _turn = self.turn().await;
-        atomically!(self, tx => { write::write(&mut tx, writes).await })
+        atomically!(self, tx => { write::write(self, &mut tx, writes).await })
     }
 
     async fn key_standing(
@@ -306,7 +325,7 @@ impl PkiStore for SqlStore {
     async fn set_crl(&self, crl: &CrlRecord, before: u64, der: Option<&[u8]>) -> Result<()> {
         let _turn = self.turn().await;
         atomically!(self, tx => {
-            next_epoch(&mut tx, What::Authorities).await?;
+            self.next_epoch(&mut tx, What::Authorities).await?;
             let changed = sqlx::query(
                 "INSERT INTO crls (issuer_id, shard, number, this_update_ms, next_update_ms,
                      entries, sha256, der)
@@ -398,48 +417,62 @@ impl PkiStore for SqlStore {
     }
 }
 
-/// Everything that is held in memory, of one moment.
-pub(super) async fn authorities(tx: &mut Transaction<'static, Any>) -> Result<Authorities> {
-    let issuers: Vec<IssuerRow> = sqlx::query_as(
-        "SELECT id, tenant_id, name, stage, text, object_id, spec, proof, token_serial,
-                serial, digest, approvals, created_by, created_ms, certificate, chain,
-                may_issue, may_sign_crls, alarm, revision
-         FROM issuers ORDER BY created_ms, id",
-    )
-    .fetch_all(&mut **tx)
-    .await
-    .map_err(unavailable)?;
-    let profiles: Vec<ProfileRow> = sqlx::query_as(
-        "SELECT tenant_id, name, version, text, created_by, created_ms, retired_ms
-         FROM profiles ORDER BY tenant_id, name, version",
-    )
-    .fetch_all(&mut **tx)
-    .await
-    .map_err(unavailable)?;
-    let crls: Vec<CrlRow> = sqlx::query_as(
-        "SELECT issuer_id, shard, number, this_update_ms, next_update_ms, entries, sha256
-         FROM crls ORDER BY issuer_id, shard",
-    )
-    .fetch_all(&mut **tx)
-    .await
-    .map_err(unavailable)?;
-    let responders: Vec<ResponderRow> = sqlx::query_as(sql_text(RESPONDER, ""))
+impl SqlStore {
+    /// Issuers, profiles, CRLs and responders as they are now.
+    pub(super) async fn authorities(
+        &self,
+        tx: &mut Transaction<'static, Any>,
+    ) -> Result<Authorities> {
+        let issuers: Vec<IssuerRow> = sqlx::query_as(ISSUERS)
+            .fetch_all(&mut **tx)
+            .await
+            .map_err(unavailable)?;
+        let order = "ORDER BY tenant_id, name, version";
+        let profiles: Vec<ProfileRow> = sqlx::query_as(sql_text(PROFILE, order))
+            .fetch_all(&mut **tx)
+            .await
+            .map_err(unavailable)?;
+        let crls: Vec<CrlRow> = sqlx::query_as(
+            "SELECT issuer_id, shard, number, this_update_ms, next_update_ms, entries, sha256
+             FROM crls ORDER BY issuer_id, shard",
+        )
         .fetch_all(&mut **tx)
         .await
         .map_err(unavailable)?;
-    let latest: Option<i64> = sqlx::query_scalar("SELECT MAX(created_ms) FROM certificates")
-        .fetch_one(&mut **tx)
-        .await
-        .map_err(unavailable)?;
-    let crls = all(crls, CrlRow::crl)?;
-    let published = crls.iter().map(|crl| crl.this_update_ms).max();
-    Ok(Authorities {
-        issuers: all(issuers, IssuerRow::issuer)?,
-        profiles: all(profiles, ProfileRow::profile)?,
-        crls,
-        responders: all(responders, ResponderRow::responder)?,
-        latest_ms: latest.max(published).unwrap_or(0),
-    })
+        let responders: Vec<ResponderRow> = sqlx::query_as(sql_text(RESPONDER, ""))
+            .fetch_all(&mut **tx)
+            .await
+            .map_err(unavailable)?;
+        let latest: Option<i64> = sqlx::query_scalar("SELECT MAX(created_ms) FROM certificates")
+            .fetch_one(&mut **tx)
+            .await
+            .map_err(unavailable)?;
+        let crls = all(crls, CrlRow::crl)?;
+        let published = crls.iter().map(|crl| crl.this_update_ms).max();
+        Ok(Authorities {
+            issuers: self.issuers(issuers)?,
+            profiles: self.profiles(profiles)?,
+            crls,
+            responders: all(responders, ResponderRow::responder)?,
+            latest_ms: latest.max(published).unwrap_or(0),
+        })
+    }
+
+    fn issuers(&self, rows: Vec<IssuerRow>) -> Result<Vec<Issuer>> {
+        all(rows, |row| {
+            let (issuer, seal) = row.issuer()?;
+            self.whole(&issuer, &seal)?;
+            Ok(issuer)
+        })
+    }
+
+    fn profiles(&self, rows: Vec<ProfileRow>) -> Result<Vec<ProfileRecord>> {
+        all(rows, |row| {
+            let (profile, seal) = row.profile()?;
+            self.whole(&profile, &seal)?;
+            Ok(profile)
+        })
+    }
 }
 
 /// Whose status changed after this epoch.

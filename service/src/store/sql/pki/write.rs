@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use keywright_pki::KeyReuse;
 use sqlx::{Any, AssertSqlSafe, Transaction};
 
-use super::{What, next_epoch, sql};
+use super::{SqlStore, What, sql};
 use crate::{
     authority::{CertificateRecord, CertificateRef, Intended, Revocation, Spki},
     key::TenantId,
@@ -61,6 +61,7 @@ const KEY_USED: &str = "SELECT 1 FROM certificates WHERE tenant_id = $1 AND spki
 /// All of a group, in order. What only begins and finishes concerns another certificate
 /// each, and goes together.
 pub(super) async fn write(
+    store: &SqlStore,
     tx: &mut Transaction<'static, Any>,
     writes: &[Write],
 ) -> Result<Vec<Written>> {
@@ -73,7 +74,7 @@ pub(super) async fn write(
     // One for the group, and before any certificate is touched: every change of a store
     // takes its epoch first, so that no two wait for each other.
     let epoch = if writes.iter().any(|w| matches!(w, Write::Revoke { .. })) {
-        next_epoch(tx, What::Certificates).await?
+        store.next_epoch(tx, What::Certificates).await?
     } else {
         0
     };
