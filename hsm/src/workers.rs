@@ -128,28 +128,34 @@ impl Workers {
     ) -> Result<()> {
         let ended = self.ended.clone();
         self.spawn("hsm-admin", move || {
-            let mut was = State::Ready;
+            let (mut was, mut checked) = (State::Ready, Instant::now());
             loop {
-                let pause = if was == State::Ready {
-                    every
-                } else {
-                    DOWN_CHECK.min(every)
+                let now = watched.connector.state();
+                let pause = match (was, now) {
+                    (State::Ready, State::Ready) => every,
+                    _ => DOWN_CHECK.min(every),
                 };
+                // However often somebody has a job here.
+                let due = checked + pause;
                 select! {
                     recv(ended) -> _ => return,
                     recv(jobs) -> job => match job {
                         Ok(job) => run_job(token.as_mut(), job),
                         Err(_) => return,
                     },
-                    default(pause) => {
-                        watched.check(token.as_mut());
-                        let now = watched.connector.state();
-                        if now != was {
-                            info!(from = ?was, to = ?now, "token state changed");
-                        }
-                        was = now;
-                    }
+                    // A job of another lane may find the token lost meanwhile.
+                    default(due.saturating_duration_since(Instant::now()).min(DOWN_CHECK)) => {}
                 }
+                if Instant::now() < due {
+                    continue;
+                }
+                watched.check(token.as_mut());
+                checked = Instant::now();
+                let now = watched.connector.state();
+                if now != was {
+                    info!(from = ?was, to = ?now, "token state changed");
+                }
+                was = now;
             }
         })
     }

@@ -282,6 +282,30 @@ pub fn fails(command: &mut Command, code: i32) -> String {
     text
 }
 
+/// Makes the time of every scheduled destruction one that has come, in the store of a daemon
+/// that is stopped: nobody waits seven days for a test. The row has no seal then, which
+/// somebody has to accept.
+///
+/// # Panics
+/// When it cannot be done.
+pub fn destruction_is_due(data: &Path) {
+    let moved = "import sqlite3,sys; c=sqlite3.connect(sys.argv[1]); c.execute('UPDATE key_versions SET destroy_at_ms = 1 WHERE destroy_at_ms > 0'); c.commit()";
+    let mut python = Command::new("python3");
+    let _ = ok(python.args(["-c", moved]).arg(data.join("keywright.db")));
+    let _ = ok(&mut recover_store(data, "a test moved the time"));
+}
+
+/// `keywrightd recover-store` of a daemon that is stopped.
+#[must_use]
+pub fn recover_store(data: &Path, reason: &str) -> Command {
+    let mut command = Command::new(binary("keywrightd"));
+    command
+        .args(["recover-store", "--reason", reason, "--config"])
+        .arg(data.join("keywrightd.toml"))
+        .env("SOFTHSM2_CONF", data.join("softhsm2.conf"));
+    command
+}
+
 /// Waits until something is so.
 ///
 /// # Panics

@@ -46,8 +46,7 @@ fn a_version_is_destroyed_in_the_token_when_its_time_has_come() {
     assert!(daemon.stop().success());
 
     let data = dir.path().join("data");
-    let mut python = Command::new("python3");
-    let _ = ok(python.args(["-c", "import sqlite3,sys; c=sqlite3.connect(sys.argv[1]); c.execute('UPDATE key_versions SET destroy_at_ms = 1 WHERE destroy_at_ms > 0'); c.commit()"]).arg(data.join("keywright.db")));
+    destruction_is_due(&data);
     let daemon = Daemon::start(&data);
     eventually("the version is destroyed", || {
         show(&daemon)["versions"][0]["state"] == "destroyed"

@@ -28,7 +28,9 @@ use std::{
     process::{Command, Stdio},
 };
 
-use keywright_softhsm_tests::daemon::{Daemon, binary, eventually, fails, feed, ok};
+use keywright_softhsm_tests::daemon::{
+    Daemon, binary, destruction_is_due, eventually, fails, feed, ok, recover_store,
+};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use tempfile::tempdir;
 

@@ -10,15 +10,6 @@ fn refused(daemon: &Path) -> String {
     log
 }
 
-fn recover(data: &Path, reason: &str) -> Command {
-    let mut command = Command::new(binary("keywrightd"));
-    command
-        .args(["recover-store", "--reason", reason, "--config"])
-        .arg(data.join("keywrightd.toml"))
-        .env("SOFTHSM2_CONF", data.join("softhsm2.conf"));
-    command
-}
-
 fn edit(data: &Path, text: &str) {
     let url = format!("sqlite://{}", data.join("keywright.db").display());
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -63,9 +54,9 @@ fn a_store_that_was_rolled_back_is_refused_until_somebody_accepts_the_loss() {
     assert!(Daemon::start(&data).stop().success());
 
     fs::copy(&backup, data.join("keywright.db")).unwrap();
-    let text = fails(&mut recover(&data, " "), 4);
+    let text = fails(&mut recover_store(&data, " "), 4);
     assert!(text.contains("--reason"), "{text}");
-    let said = ok(&mut recover(&data, "disk lost, ticket 4711"));
+    let said = ok(&mut recover_store(&data, "disk lost, ticket 4711"));
     let said = String::from_utf8(said.stdout).unwrap();
     assert!(
         said.contains(" lost.") && !said.contains(": 0 lost"),
@@ -107,7 +98,7 @@ fn a_row_that_somebody_edited_is_named_and_nothing_is_served() {
         log.contains(&format!("the stored row of key {KEY} is not")),
         "{log}"
     );
-    let said = String::from_utf8(ok(&mut recover(&data, "I did that")).stdout).unwrap();
+    let said = String::from_utf8(ok(&mut recover_store(&data, "I did that")).stdout).unwrap();
     assert!(said.contains(&format!("  key {KEY}")), "{said}");
     let daemon = Daemon::start(&data);
     let _ = ok(daemon.cli().args(["key", "show", KEY]));

@@ -32,7 +32,7 @@ use std::{
 
 use applications::Applications;
 use keywright_client::Client;
-use keywright_softhsm_tests::daemon::{Daemon, eventually, fails, ok};
+use keywright_softhsm_tests::daemon::{Daemon, destruction_is_due, eventually, fails, ok};
 use table::{KEY, Shop};
 
 /// Killed so often.
@@ -164,10 +164,7 @@ fn a_table_leaves_its_old_versions_under_way_and_for_good() {
         let _ = ok(&mut key(&daemon, "schedule-destruction", &only));
     }
     assert!(daemon.stop().success());
-    // Nobody waits seven days for a test: the time is moved in the store.
-    let mut python = Command::new("python3");
-    let moved = "import sqlite3,sys; c=sqlite3.connect(sys.argv[1]); c.execute('UPDATE key_versions SET destroy_at_ms = 1 WHERE destroy_at_ms > 0'); c.commit()";
-    let _ = ok(python.args(["-c", moved]).arg(data.join("keywright.db")));
+    destruction_is_due(&data);
     let daemon = Daemon::start(&data);
     eventually("the old versions are destroyed", || {
         let shown = ok(key(&daemon, "show", &[]).args(["--output", "json"]));
