@@ -61,7 +61,7 @@ pub async fn init(config: &Config, admins: &[SpiffeId]) -> Result<(), StartError
     let canary = canary(&hsm, &store, &contents).await?;
     match &contents.rows_key {
         Some(wrapped) => store.seal_with(unwrap_seals(&hsm, &canary, wrapped).await?),
-        None => begin_seals(&hsm, &store, &canary).await?,
+        None => drop(begin_seals(&hsm, &store, &canary).await?),
     }
     for tenant in &config.tenants {
         if contents.tenants.iter().any(|t| t.name == tenant.name) {

@@ -58,11 +58,13 @@ pub async fn recover_store(config: &Config, reason: &str) -> Result<Recovered, S
         token_epoch,
     })
     .await?;
-    match &read.rows_key {
-        Some(wrapped) => store.seal_with(unwrap_seals(&hsm, &canary, wrapped).await?),
+    let rows = match &read.rows_key {
+        Some(wrapped) => {
+            let sealer = unwrap_seals(&hsm, &canary, wrapped).await?;
+            store.seal_all(&sealer, None).await.map_err(data)?
+        }
         None => begin_seals(&hsm, &store, &canary).await?,
-    }
-    let rows = store.seal_all().await.map_err(data)?;
+    };
     seen.accept(&hsm, &canary, epoch).await?;
     record(Event::StoreRecovered { rows: rows.clone() }).await?;
     let anchored = store.set_anchor(audit.log(), audit.head()).await;

@@ -146,10 +146,12 @@ pub(crate) async fn sealed(
     };
     match &read.rows_key {
         Some(wrapped) => store.seal_with(unwrapped(hsm, canary, wrapped).await?),
-        None if seen.nothing() => begin(hsm, store, canary).await?,
+        // A store of an older release. Whoever takes the key to the seals away cannot take
+        // away what the token has seen.
+        None if keeps_epoch.is_some() && seen.nothing() => drop(begin(hsm, store, canary).await?),
         None => {
             return Err(StartError::Data(
-                "the rows of this store are not sealed, although this token has seen sealed stores: somebody took the seals away, or the store was written by an older release. Restore a backup, or accept the store as it is: keywrightd recover-store".into(),
+                "the rows of this store are not sealed, although the token has seen sealed stores or keeps nothing (hsm.keep_epoch = false): somebody took the seals away, or the store was written by an older release. Restore a backup, or accept the store as it is: keywrightd recover-store".into(),
             ));
         }
     }
@@ -167,35 +169,33 @@ pub(crate) async fn sealed(
     Ok((contents, epoch))
 }
 
-/// From now on rows are sealed; those that are there are taken as they are.
+/// Seals the rows that are there as they are, and all from now on; names them.
 ///
 /// # Errors
-/// HSM or store.
+/// HSM or store; nothing is sealed then.
 pub(crate) async fn begin(
     hsm: &Hsm,
     store: &Arc<dyn Store>,
     canary: &KeyRef,
-) -> Result<(), StartError> {
+) -> Result<Vec<String>, StartError> {
     let until = Instant::now() + PATIENCE;
     let (key, wrapped) = hsm.mint(canary, aad(canary), until).await?;
-    match store.set_rows_key(&wrapped).await {
-        Ok(()) => {
-            store.seal_with(Sealer::new(&key));
-            let sealed = store.seal_all().await.map_err(data)?;
+    let sealer = Sealer::new(&key);
+    match store.seal_all(&sealer, Some(&wrapped)).await {
+        Ok(rows) => {
+            store.seal_with(sealer);
             info!(
-                rows = sealed.len(),
+                rows = rows.len(),
                 "the rows of the store are sealed from now on"
             );
-            Ok(())
+            Ok(rows)
         }
         // Another node was quicker.
         Err(StoreError::Exists) => {
             let read = store.load().await.map_err(data)?;
-            let Some(wrapped) = &read.rows_key else {
-                return Err(data(StoreError::Conflict));
-            };
-            store.seal_with(unwrapped(hsm, canary, wrapped).await?);
-            Ok(())
+            let wrapped = read.rows_key.ok_or(StoreError::Conflict).map_err(data)?;
+            store.seal_with(unwrapped(hsm, canary, &wrapped).await?);
+            Ok(Vec::new())
         }
         Err(e) => Err(data(e)),
     }

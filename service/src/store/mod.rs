@@ -201,14 +201,13 @@ pub trait Store: PkiStore + AcmeStore + JobStore + NodeStore {
     /// Stores the appliance's own key, once.
     async fn set_canary(&self, key: &KeyRef) -> Result<()>;
 
-    /// Stores the key that rows are sealed with, once.
-    async fn set_rows_key(&self, key: &WrappedDek) -> Result<()>;
-
     /// From now on rows are sealed, and rows that are read must be.
     fn seal_with(&self, sealer: Sealer);
 
-    /// Seals all rows as they are, and names those that were not sealed so before.
-    async fn seal_all(&self) -> Result<Vec<String>>;
+    /// Seals all rows as they are, and names those that were not sealed so before. With a
+    /// key it is stored as that which rows are sealed with, all or nothing;
+    /// [`StoreError::Exists`] when there is one.
+    async fn seal_all(&self, sealer: &Sealer, key: Option<&WrappedDek>) -> Result<Vec<String>>;
 
     /// Everything into the one file that is backed up; no call follows.
     async fn close(&self) -> Result<()>;

@@ -432,23 +432,13 @@ impl Store for SqlStore {
         Ok(())
     }
 
-    async fn set_rows_key(&self, key: &WrappedDek) -> Result<()> {
-        sqlx::query("INSERT INTO facts (name, value) VALUES ($1, $2)")
-            .bind(ROWS_KEY)
-            .bind(key.0.to_vec())
-            .execute(&self.pool.get())
-            .await
-            .map_err(taken)?;
-        Ok(())
-    }
-
     fn seal_with(&self, sealer: Sealer) {
         // Every opening of the same store has the same.
         let _ = self.sealer.set(sealer);
     }
 
-    async fn seal_all(&self) -> Result<Vec<String>> {
-        seals::seal_all(self).await
+    async fn seal_all(&self, sealer: &Sealer, key: Option<&WrappedDek>) -> Result<Vec<String>> {
+        seals::seal_all(self, sealer, key).await
     }
 
     async fn close(&self) -> Result<()> {

@@ -107,7 +107,13 @@ fn a_row_that_somebody_edited_is_named_and_nothing_is_served() {
     // Without seals, and without the key to them.
     edit(&data, "DELETE FROM facts WHERE name = 'rows_key'");
     let log = refused(&data);
-    assert!(log.contains("not sealed, although"), "{log}");
+    assert!(log.contains("rows of this store are not sealed"), "{log}");
+    let config = fs::read_to_string(data.join("keywrightd.toml")).unwrap();
+    let forgets = config.replacen("[hsm]", "[hsm]\nkeep_epoch = false", 1);
+    fs::write(data.join("keywrightd.toml"), forgets).unwrap();
+    let log = refused(&data);
+    assert!(log.contains("rows of this store are not sealed"), "{log}");
+    fs::write(data.join("keywrightd.toml"), config).unwrap();
     // With a key that the appliance did not wrap.
     edit(
         &data,

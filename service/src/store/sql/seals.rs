@@ -1,19 +1,23 @@
 //! Seals all rows as they are: when an appliance begins to, and when somebody accepts a
 //! store that somebody else changed.
 
+use keywright_hsm::WrappedDek;
 use sqlx::{Any, AssertSqlSafe, Transaction};
 
 use super::{
-    KEYS, SqlStore, TENANTS, VERSIONS,
+    KEYS, ROWS_KEY, SqlStore, TENANTS, VERSIONS,
     nodes::CLUSTER,
     pki::{ISSUERS, PROFILE},
     row::{
         KeyRow, TenantRow, VersionRow,
         pki::{IssuerRow, ProfileRow},
     },
-    unavailable, with_versions,
+    taken, unavailable, with_versions,
 };
-use crate::store::{Result, StoreError, seal::Sealed};
+use crate::store::{
+    Result, StoreError,
+    seal::{Sealed, Sealer},
+};
 
 /// One row to be sealed: what is in it, its seal as it is, its table and how it is found.
 struct Found {
@@ -38,16 +42,28 @@ impl Value {
 }
 
 /// Names of those that were not sealed so before.
-pub(super) async fn seal_all(store: &SqlStore) -> Result<Vec<String>> {
+pub(super) async fn seal_all(
+    store: &SqlStore,
+    sealer: &Sealer,
+    key: Option<&WrappedDek>,
+) -> Result<Vec<String>> {
     let _turn = store.turn().await;
     atomically!(store, tx => {
+        if let Some(key) = key {
+            sqlx::query("INSERT INTO facts (name, value) VALUES ($1, $2)")
+                .bind(ROWS_KEY)
+                .bind(key.0.to_vec())
+                .execute(&mut *tx)
+                .await
+                .map_err(taken)?;
+        }
         let mut others = Vec::new();
         for found in all(&mut tx).await? {
-            if store.whole(found.row.as_ref(), &found.seal).is_ok() {
+            if sealer.check(found.row.as_ref(), &found.seal).is_ok() {
                 continue;
             }
             others.push(found.row.called());
-            write(store, &mut tx, found).await?;
+            write(sealer, &mut tx, found).await?;
         }
         Ok(others)
     })
@@ -124,14 +140,14 @@ where
         .map_err(unavailable)
 }
 
-async fn write(store: &SqlStore, tx: &mut Transaction<'static, Any>, found: Found) -> Result<()> {
+async fn write(sealer: &Sealer, tx: &mut Transaction<'static, Any>, found: Found) -> Result<()> {
     let condition: Vec<String> = (2..)
         .zip(&found.key)
         .map(|(place, value)| format!("{} = ${place}", value.column()))
         .collect();
     let (table, condition) = (found.table, condition.join(" AND "));
     let text = format!("UPDATE {table} SET seal = $1 WHERE {condition}");
-    let mut query = sqlx::query(AssertSqlSafe(text)).bind(store.seal(found.row.as_ref()));
+    let mut query = sqlx::query(AssertSqlSafe(text)).bind(sealer.seal(found.row.as_ref()));
     for value in found.key {
         query = match value {
             Value::Bytes(_, bytes) => query.bind(bytes),
@@ -257,9 +273,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = store(&dir).await;
         filled(&store).await;
+        let key = WrappedDek([1; 60]);
+        let sealed = store.seal_all(&sealer(), Some(&key)).await.unwrap();
+        let again = store.seal_all(&sealer(), Some(&WrappedDek([2; 60]))).await;
+        assert!(matches!(again, Err(StoreError::Exists)));
         store.seal_with(sealer());
-        store.load().await.unwrap_err();
-        let sealed = store.seal_all().await.unwrap();
         let all = [
             "tenant payments",
             "key a/b",
@@ -269,10 +287,13 @@ mod tests {
             "the epoch of the store",
         ];
         assert_eq!(sealed, all);
-        store.load().await.unwrap();
+        assert_eq!(store.load().await.unwrap().rows_key, Some(key));
         store.load_authorities().await.unwrap();
-        assert!(store.seal_all().await.unwrap().is_empty());
+        let again = store.seal_all(&sealer(), None).await.unwrap();
+        assert!(again.is_empty(), "{again:?}");
         run(&store, "UPDATE keys SET revision = 9 WHERE name = 'a/b'").await;
-        assert_eq!(store.seal_all().await.unwrap(), ["key a/b"]);
+        store.load().await.unwrap_err();
+        let sealed = store.seal_all(&sealer(), None).await.unwrap();
+        assert_eq!(sealed, ["key a/b"]);
     }
 }
