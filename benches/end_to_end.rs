@@ -7,7 +7,7 @@
 //! one DEK per batch, one HSM wrap per request.
 //!
 //! `cargo bench -p keywright-benches --bench end_to_end` prints the tables, `-- token` only
-//! the last one; with `--test` it only shows that it runs.
+//! the last one, `-- rewrap` the one before; with `--test` it only shows that it runs.
 #![allow(
     clippy::cast_precision_loss,
     clippy::unwrap_used,
@@ -92,6 +92,9 @@ fn main() {
         to_daemon.keys().create_key(create).await.unwrap();
         if args.iter().any(|a| a == "token") {
             return against_the_token(&to_daemon, &daemon, dir.path(), plan).await;
+        }
+        if args.iter().any(|a| a == "rewrap") {
+            return other_operations(&to_daemon, &to_echo, dir.path(), plan).await;
         }
         println!("\nEncrypt over TLS, {IN_FLIGHT} requests in flight, one DEK and one HSM wrap per batch, durable audit;");
         println!("median of {} rounds of {:?} in turns with an echo of the same bytes.\n", plan.rounds, plan.window);
