@@ -85,6 +85,12 @@ fn rows() -> i64 {
     said.map_or(20_000, |n| n.parse().unwrap())
 }
 
+/// How long a job works before it is killed.
+fn patience(kill: u32, rows: i64) -> Duration {
+    let share = u64::try_from(rows).unwrap() / 100;
+    Duration::from_millis(500 + u64::from(kill) * (300 + share / 10))
+}
+
 #[test]
 fn a_table_leaves_its_old_versions_under_way_and_for_good() {
     let dir = tempfile::tempdir().unwrap();
@@ -109,17 +115,16 @@ fn a_table_leaves_its_old_versions_under_way_and_for_good() {
     let looked = rewrap(&daemon, &shop, &["--dry-run"]).output().unwrap();
     assert_eq!(looked.status.code(), Some(9), "{looked:?}");
 
-    // Slow enough for a small table to be killed in the midst of it.
-    let rate = (shop.rows / 15).to_string();
+    // Slow enough for a table to be killed in the midst of it, whatever its size.
+    let killing: Duration = (0..KILLS).map(|kill| patience(kill, shop.rows)).sum();
+    let rate = (shop.rows / i64::try_from(killing.as_secs()).unwrap()).to_string();
     let began = Instant::now();
     let mut in_the_midst = 0;
     for kill in 0..KILLS {
         let more = ["--take-over", "--rate", &rate];
         let mut job = start(&mut rewrap(&daemon, &shop, &more));
         // At any moment: while it waits, begins, or is in the midst of it.
-        let share = u64::try_from(shop.rows).unwrap() / 100;
-        let patience = Duration::from_millis(500 + u64::from(kill) * (300 + share / 10));
-        let end = Instant::now() + patience;
+        let end = Instant::now() + patience(kill, shop.rows);
         while Instant::now() < end && job.try_wait().unwrap().is_none() {
             thread::sleep(Duration::from_millis(5));
         }
