@@ -151,7 +151,7 @@ pub async fn run(
     tokio::spawn(http);
     let member = tokio::spawn(nodes::keep_membership(Arc::clone(&app)));
     let house = keep_house(Arc::clone(&app), Arc::clone(&epoch), prometheus);
-    tokio::spawn(house);
+    let house = tokio::spawn(house);
     let lists = tokio::spawn(pki::publish_crls(Arc::clone(&app)));
     // Before anybody hears that it runs: a signal that comes at once must not kill it.
     let signals = Signals::listen()?;
@@ -165,7 +165,7 @@ pub async fn run(
     let _ = stop.send(true);
     ended(grpc, Duration::from_millis(app.limits.shutdown_ms)).await;
     // A list that is half made is made anew after the next start.
-    for task in [lists, member] {
+    for task in [lists, member, house] {
         task.abort();
         let _ = task.await;
     }

@@ -12,7 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use keywright_hsm::{DataObject, Dek, Hsm, KeyRef, Unwrap, WrappedDek};
@@ -23,6 +23,8 @@ use crate::store::{Contents, LogId, Sealer, Store, StoreError};
 
 /// Before the id of the appliance's own key and of the log.
 const LABEL: &str = "keywright/epoch";
+/// For what is tried again in five seconds, with others waiting behind it.
+const SOON: Duration = Duration::from_secs(3);
 
 /// What the token knows of the database.
 #[derive(Debug)]
@@ -51,7 +53,7 @@ impl TokenEpoch {
         if epoch <= self.written.load(Ordering::Acquire) {
             return;
         }
-        match self.tell(hsm, epoch).await {
+        match self.tell(hsm, epoch, SOON).await {
             Ok(()) => {}
             Err(e) => error!(error = %e, "the token could not be told how far the store is"),
         }
@@ -61,9 +63,14 @@ impl TokenEpoch {
     ///
     /// # Errors
     /// HSM.
-    pub async fn tell(&self, hsm: &Hsm, epoch: u64) -> keywright_hsm::Result<()> {
+    pub async fn tell(
+        &self,
+        hsm: &Hsm,
+        epoch: u64,
+        patience: Duration,
+    ) -> keywright_hsm::Result<()> {
         let value = epoch.to_be_bytes().to_vec();
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + patience;
         hsm.put_data(self.label.clone(), value, until).await?;
         self.written.fetch_max(epoch, Ordering::AcqRel);
         Ok(())
@@ -164,7 +171,7 @@ pub(crate) async fn sealed(
     }
     let epoch = keeps_epoch.map(|log| TokenEpoch::new(canary, log));
     if let Some(epoch) = &epoch {
-        epoch.tell(hsm, here).await?;
+        epoch.tell(hsm, here, PATIENCE).await?;
     }
     Ok((contents, epoch))
 }

@@ -68,6 +68,10 @@ impl SqlStore {
             .fetch_optional(&mut **tx)
             .await
             .map_err(unavailable)?;
+        self.sealed_epochs(row)
+    }
+
+    fn sealed_epochs(&self, row: Option<(i64, i64, Vec<u8>)>) -> Result<Epochs> {
         let Some(row) = row else {
             return Ok(Epochs::default());
         };
@@ -141,11 +145,11 @@ impl NodeStore for SqlStore {
     }
 
     async fn epoch(&self) -> Result<u64> {
-        let epoch: Option<i64> = sqlx::query_scalar("SELECT epoch FROM cluster WHERE id = 0")
+        let row: Option<(i64, i64, Vec<u8>)> = sqlx::query_as(CLUSTER)
             .fetch_optional(&self.beats.get())
             .await
             .map_err(unavailable)?;
-        row::unsigned(epoch.unwrap_or(0))
+        Ok(self.sealed_epochs(row)?.epoch)
     }
 
     async fn renew(&self, node: NodeId, known: Known, lease: Duration) -> Result<bool> {
