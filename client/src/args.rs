@@ -109,11 +109,16 @@ pub(crate) enum Cmd {
     #[command(after_help = "Examples:\n  \
 keywright encrypt --key payments/cards --in db.dump --out db.dump.kw\n  \
 keywright encrypt --key payments/cards --lines --context table=cards < pans.txt > tokens.txt\n  \
+keywright encrypt --key backups/shop --local --in db.dump --out db.dump.kw\n  \
 pg_dump shop | keywright encrypt --key backups/shop > shop.kw")]
     Encrypt {
         /// Name of the key.
         #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
         key: String,
+        /// Encrypt on this machine, under data keys that the server lends: the content does
+        /// not travel. The key must allow it (`key update --lease-seconds`).
+        #[arg(long)]
+        local: bool,
         #[command(flatten)]
         context: Context,
         #[command(flatten)]

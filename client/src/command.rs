@@ -37,11 +37,16 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Cmd::Audit(command) => audit::run(&command, output),
         Cmd::Pki(command) => pki::run(command, args.server.settings(), output).await,
         // Files are opened before the server is asked.
-        Cmd::Encrypt { key, context, data } => {
+        Cmd::Encrypt {
+            key,
+            local,
+            context,
+            data,
+        } => {
             data::not_to_a_screen(&data)?;
             let job = data::Job::open(&data, false)?;
             let client = Client::connect(&args.server.settings()).await?;
-            job.encrypt(&client, &key, context, output).await
+            job.encrypt(&client, &key, local, context, output).await
         }
         Cmd::Decrypt { key, context, data } => {
             let job = data::Job::open(&data, true)?;

@@ -18,7 +18,7 @@ use std::io::Read;
 use serde::Serialize;
 
 pub use decrypt::decrypt;
-pub use encrypt::encrypt;
+pub use encrypt::{encrypt, encrypt_here};
 pub(crate) use format::FileLayout;
 pub use reencrypt::reencrypt;
 pub use rewrap::rewrap;

@@ -24,6 +24,7 @@ mod connect;
 mod failure;
 pub mod file;
 pub mod lines;
+mod local;
 mod reencrypt;
 mod retry;
 pub mod rewrap;
@@ -36,6 +37,7 @@ pub use connect::{Client, Settings};
 pub use failure::{Failure, FailureKind};
 /// The messages of `keywright.v1`.
 pub use keywright_proto::v1 as proto;
+pub use local::{LocalSealer, Plain};
 pub use reencrypt::Move;
 pub use retry::{Attempts, repeat};
 pub use stream::{BatchStream, Piece, WAITING};

@@ -2,7 +2,8 @@
 //! signature, batched underneath. Line ends stay as they are: a last line without one
 //! stays without.
 //!
-//! The batches travel on a stream, except for re-encryption, which has none. Memory holds
+//! The batches travel on a stream, except for re-encryption, which has none, and for what
+//! is encrypted here. Memory holds
 //! the few batches that have no answer yet.
 
 mod batch;
@@ -14,8 +15,9 @@ mod rewrap;
 mod sign;
 mod travel;
 
+pub(crate) use batch::cut;
 pub use decrypt::decrypt;
-pub use encrypt::encrypt;
+pub use encrypt::{encrypt, encrypt_here};
 pub use reencrypt::reencrypt;
 pub use rewrap::rewrap;
 use serde::Serialize;

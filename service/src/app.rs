@@ -163,6 +163,7 @@ pub async fn run(
     let reloader = Reloader::new(config, tls, Arc::clone(&app));
     wait_for_stop(&reloader, signals).await;
     let _ = stop.send(true);
+    app.stay_no_longer();
     ended(grpc, Duration::from_millis(app.limits.shutdown_ms)).await;
     // A list that is half made is made anew after the next start.
     for task in [lists, member, house] {

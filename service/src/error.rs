@@ -101,6 +101,8 @@ reasons! {
     KeyState = "KEY_STATE", StateForbids;
     /// The key is for another use.
     KeyUse = "KEY_USE", StateForbids;
+    /// The key lends no data keys.
+    LeaseForbidden = "LEASE_FORBIDDEN", StateForbids;
     /// The version has wrapped as often as it may.
     KeyWornOut = "KEY_WORN_OUT", StateForbids;
     /// Somebody else changed the key.

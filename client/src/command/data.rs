@@ -43,27 +43,38 @@ impl Job {
         })
     }
 
+    /// `local`: here, under data keys that are lent.
     pub(crate) async fn encrypt(
         mut self,
         client: &Client,
         key: &str,
+        local: bool,
         context: Context,
         output: Output,
     ) -> Result<(), Failure> {
         let context = pairs(context)?;
+        let sealer = client.local_sealer(key);
+        let place = if local { " on this machine" } else { "" };
         let bar = self.bar.clone();
         let progress = move |done| bar.set_position(done);
+        let sink = &mut self.sink;
         if self.lines {
             let input = buffered(self.input);
-            let done =
-                lines::encrypt(client, key, &context, input, &mut self.sink, &progress).await;
+            let done = if local {
+                lines::encrypt_here(&sealer, &context, input, sink, &progress).await
+            } else {
+                lines::encrypt(client, key, &context, input, sink, &progress).await
+            };
             let s = done.map_err(|e| self.sink.lines_failed(e))?;
-            let text = format!("encrypted {} lines under {key}", s.lines);
+            let text = format!("encrypted {} lines under {key}{place}", s.lines);
             finish(self.sink, &self.bar, output, &s, &text)
         } else {
-            let s =
-                file::encrypt(client, key, &context, self.input, &mut self.sink, &progress).await?;
-            let text = format!("encrypted {} bytes under {key}", s.bytes_in);
+            let s = if local {
+                file::encrypt_here(&sealer, &context, self.input, sink, &progress).await?
+            } else {
+                file::encrypt(client, key, &context, self.input, sink, &progress).await?
+            };
+            let text = format!("encrypted {} bytes under {key}{place}", s.bytes_in);
             finish(self.sink, &self.bar, output, &s, &text)
         }
     }

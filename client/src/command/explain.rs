@@ -20,11 +20,12 @@ const PROCESS: [&str; 6] = [
     "asymmetric_decrypt",
 ];
 /// What is done under the primary version.
-const PROTECT: [&str; 6] = [
+const PROTECT: [&str; 7] = [
     "encrypt",
     "reencrypt_to",
     "rewrap",
     "generate_data_key",
+    "lease_data_key",
     "sign",
     "mac",
 ];

@@ -172,7 +172,8 @@ async fn update(client: &Client, changes: Changes, output: Output) -> Result<(),
         || changes.rotate_after_bytes.is_some()
         || changes.rotate_automatically.is_some()
         || changes.deactivate_after_days.is_some()
-        || changes.wrap_limit.is_some();
+        || changes.wrap_limit.is_some()
+        || changes.lease_seconds.is_some();
     if !new_labels && !rules_change && changes.minimum_version.is_none() {
         return Err(Failure::new(
             FailureKind::Usage,
@@ -198,6 +199,7 @@ async fn update(client: &Client, changes: Changes, output: Output) -> Result<(),
             .deactivate_after_days
             .unwrap_or(old.deactivate_after_days),
         wrap_limit: changes.wrap_limit.unwrap_or(old.wrap_limit),
+        lease_seconds: changes.lease_seconds.unwrap_or(old.lease_seconds),
     };
     let request = UpdateKeyRequest {
         name,

@@ -1,17 +1,23 @@
-//! Encrypt a file.
+//! Encrypt a file: there, or here under a data key that is lent.
 
-use std::{
-    collections::BTreeMap,
-    io::{Read, Write},
-};
+use std::io::{Read, Write};
 
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{
     IN_FLIGHT, Piece, Pieces, Progress, Summary,
     format::{FILE_HEADER_LEN, FileHeader},
 };
-use crate::{Client, Failure, HEADER_LEN, proto};
+use crate::{Client, Context, Failure, HEADER_LEN, LocalSealer, Plain, lines::cut, proto};
+
+/// An envelope of the file, and how much of the input is in it.
+struct Segment {
+    taken: u64,
+    header: Bytes,
+    /// One after the other.
+    items: Vec<Bytes>,
+}
 
 /// Encrypts everything `input` has under the primary version of a key.
 ///
@@ -20,7 +26,32 @@ use crate::{Client, Failure, HEADER_LEN, proto};
 pub async fn encrypt(
     client: &Client,
     key: &str,
-    context: &BTreeMap<String, String>,
+    context: &Context,
+    input: impl Read,
+    output: impl Write,
+    progress: Progress<'_>,
+) -> Result<Summary, Failure> {
+    let seal = async |file: &FileHeader, piece| there(client, key, context, file, piece).await;
+    all(seal, input, output, progress).await
+}
+
+/// The same without the content travelling.
+///
+/// # Errors
+/// As for [`LocalSealer::seal`], or the file.
+pub async fn encrypt_here(
+    sealer: &LocalSealer,
+    context: &Context,
+    input: impl Read,
+    output: impl Write,
+    progress: Progress<'_>,
+) -> Result<Summary, Failure> {
+    let seal = async |file: &FileHeader, piece| here(sealer, context, file, piece).await;
+    all(seal, input, output, progress).await
+}
+
+async fn all(
+    seal: impl AsyncFn(&FileHeader, Piece) -> Result<Segment, Failure>,
     input: impl Read,
     mut output: impl Write,
     progress: Progress<'_>,
@@ -32,22 +63,19 @@ pub async fn encrypt(
         ..Summary::default()
     };
     let sealed = stream::iter(Pieces::new(input, header.plain_segment_bytes()))
-        .map(|piece| async move { seal(client, key, context, &header, piece?).await })
+        .map(async |piece| seal(&header, piece?).await)
         .buffered(IN_FLIGHT);
     let mut sealed = std::pin::pin!(sealed);
-    while let Some((taken, response)) = sealed.try_next().await? {
-        let items = response.packed_items.unwrap_or_default();
-        if response.header.len() != HEADER_LEN || !response.errors.is_empty() {
-            return Err(Failure::nonsense());
-        }
+    while let Some(segment) = sealed.try_next().await? {
         if summary.segments == 0 {
             // Not before the server has said yes.
             output.write_all(header.as_bytes()).map_err(out)?;
         }
-        output.write_all(&response.header).map_err(out)?;
-        output.write_all(&items.data).map_err(out)?;
-        summary.bytes_in += taken;
-        summary.bytes_out += (HEADER_LEN + items.data.len()) as u64;
+        for part in [&segment.header].into_iter().chain(&segment.items) {
+            output.write_all(part).map_err(out)?;
+            summary.bytes_out += part.len() as u64;
+        }
+        summary.bytes_in += segment.taken;
         summary.segments += 1;
         progress(summary.bytes_in);
     }
@@ -55,16 +83,16 @@ pub async fn encrypt(
     Ok(summary)
 }
 
-async fn seal(
+async fn there(
     client: &Client,
     key: &str,
-    context: &BTreeMap<String, String>,
-    header: &FileHeader,
+    context: &Context,
+    file: &FileHeader,
     piece: Piece,
-) -> Result<(u64, proto::EncryptResponse), Failure> {
+) -> Result<Segment, Failure> {
     let taken = piece.bytes.len() as u64;
-    let lengths = header.plain_lengths(piece.bytes.len());
-    let (aads, aad_lengths) = header.aads(piece.number, lengths.len(), piece.last);
+    let lengths = file.plain_lengths(piece.bytes.len());
+    let (aads, aad_lengths) = file.aads(piece.number, lengths.len(), piece.last);
     let request = proto::EncryptRequest {
         key: key.to_owned(),
         context: context.clone(),
@@ -79,6 +107,33 @@ async fn seal(
         form: proto::Form::Detached.into(),
         ..Default::default()
     };
-    let response = client.crypto().encrypt(request).await?;
-    Ok((taken, response.into_inner()))
+    let response = client.crypto().encrypt(request).await?.into_inner();
+    if response.header.len() != HEADER_LEN || !response.errors.is_empty() {
+        return Err(Failure::nonsense());
+    }
+    Ok(Segment {
+        taken,
+        header: response.header,
+        items: vec![response.packed_items.unwrap_or_default().data],
+    })
+}
+
+async fn here(
+    sealer: &LocalSealer,
+    context: &Context,
+    file: &FileHeader,
+    piece: Piece,
+) -> Result<Segment, Failure> {
+    let lengths = file.plain_lengths(piece.bytes.len());
+    let (aads, aad_lengths) = file.aads(piece.number, lengths.len(), piece.last);
+    let chunks = cut(&piece.bytes, &lengths).zip(cut(&aads, &aad_lengths));
+    let chunks: Vec<Plain<'_>> = chunks
+        .map(|(plaintext, aad)| Plain { aad, plaintext })
+        .collect();
+    let sealed = sealer.seal(context, &chunks).await?;
+    Ok(Segment {
+        taken: piece.bytes.len() as u64,
+        header: sealed.header,
+        items: sealed.items,
+    })
 }

@@ -35,7 +35,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    fn lines(&self) -> impl Iterator<Item = &[u8]> {
+    pub(super) fn lines(&self) -> impl Iterator<Item = &[u8]> {
         cut(&self.data, &self.lengths)
     }
 
@@ -114,7 +114,8 @@ pub(super) fn split(packed: &proto::Packed) -> impl Iterator<Item = &[u8]> {
     cut(&packed.data, &packed.lengths)
 }
 
-fn cut<'a>(mut rest: &'a [u8], lengths: &'a [u32]) -> impl Iterator<Item = &'a [u8]> {
+/// One string after the other.
+pub(crate) fn cut<'a>(mut rest: &'a [u8], lengths: &'a [u32]) -> impl Iterator<Item = &'a [u8]> {
     lengths.iter().map(move |n| {
         let (one, after) = rest.split_at_checked(*n as usize).unwrap_or((rest, &[]));
         rest = after;

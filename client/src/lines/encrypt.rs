@@ -1,21 +1,18 @@
-//! Lines to tokens.
+//! Lines to tokens: there, or here under a data key that is lent.
 
-use std::{
-    collections::BTreeMap,
-    io::{BufRead, Write},
-};
+use std::io::{BufRead, Write};
 
 use super::{
     Counts, Progress, Summary,
-    batch::{Batch, Place, split},
-    page::Done,
+    batch::{Batch, Batches, Place, split},
+    page::{Done, Page},
     travel::{Work, run},
 };
-use crate::{Client, Failure, proto, token};
+use crate::{Client, Context, Failure, LocalSealer, Plain, proto, token};
 
 struct Encrypt<'a> {
     key: &'a str,
-    context: &'a BTreeMap<String, String>,
+    context: &'a Context,
 }
 
 impl Work for Encrypt<'_> {
@@ -49,11 +46,45 @@ impl Work for Encrypt<'_> {
 pub async fn encrypt(
     client: &Client,
     key: &str,
-    context: &BTreeMap<String, String>,
+    context: &Context,
     input: impl BufRead,
     output: impl Write,
     progress: Progress<'_>,
 ) -> Result<Summary, Failure> {
     let work = Encrypt { key, context };
     run(client, &work, input, output, progress).await
+}
+
+/// The same without the lines travelling.
+///
+/// # Errors
+/// As for [`LocalSealer::seal`].
+pub async fn encrypt_here(
+    sealer: &LocalSealer,
+    context: &Context,
+    input: impl BufRead,
+    output: impl Write,
+    progress: Progress<'_>,
+) -> Result<Summary, Failure> {
+    let mut page = Page::new(output, progress);
+    let result = all_here(sealer, context, input, &mut page).await;
+    page.end(result)
+}
+
+async fn all_here(
+    sealer: &LocalSealer,
+    context: &Context,
+    input: impl BufRead,
+    page: &mut Page<'_, impl Write>,
+) -> Result<(), Failure> {
+    for batch in Batches::new(input) {
+        let batch = batch?;
+        let lines: Vec<Plain<'_>> = batch.lines().map(Plain::from).collect();
+        let sealed = sealer.seal(context, &lines).await;
+        let sealed = sealed.map_err(|e| batch.place.name(e))?;
+        let tokens = sealed.items.iter();
+        let tokens = tokens.map(|item| token::encode(&sealed.header, item));
+        page.put(&Done::new(batch.place, tokens, Counts::default())?)?;
+    }
+    Ok(())
 }

@@ -101,6 +101,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, StartError> {
         limits: config.limits,
         reserving: tokio::sync::Mutex::new(()),
         watchers: Arc::new(tokio::sync::Semaphore::new(config.limits.job_watchers)),
+        leases: Arc::new(tokio::sync::Semaphore::new(config.limits.leases)),
         pauses: Pauses::default(),
     };
     if app.store.is_shared() {

@@ -134,6 +134,13 @@ limits! {
     job_lease_ms: u64 = 15_000, 1_000 => 600_000;
     /// Jobs that are watched at one time.
     job_watchers: usize = 256, 1 => 1 << 16;
+    /// Data keys that are lent at one time.
+    leases: usize = 4096, 0 => 1 << 20;
+    /// Envelopes that one lent data key may seal.
+    lease_envelopes: u32 = 65_536, 1 => 65_536;
+    /// Pause between two signs of life to who has one; after three of them without any the
+    /// lease is over.
+    lease_sign_ms: u64 = 1_000, 100 => 10_000;
     /// A version that was used within this time is not scheduled for destruction.
     retirement_quiet_ms: u64 = 604_800_000, 0 => 31_536_000_000;
     /// Bytes of one audit segment.

@@ -49,6 +49,8 @@ impl Header {
     pub const LEN: usize = 136;
     /// Bytes that rewrap never changes.
     pub const FIXED_LEN: usize = at::WRAP_ALGORITHM;
+    /// Bytes that rewrap exchanges, at the end.
+    pub const WRAP_LEN: usize = Self::LEN - Self::FIXED_LEN;
 
     /// Checks length and constant bytes.
     ///
@@ -100,6 +102,13 @@ impl Header {
         self.put::<{ at::KEY_VERSION }, 4>(&version.get().to_be_bytes());
         self.put::<{ at::WRAPPED }, { WrappedDek::LEN }>(&wrapped.0);
         self
+    }
+
+    /// What a DEK under a key version looks like in every header: bytes 68 to 135.
+    #[must_use]
+    pub fn wrap_part(version: VersionNumber, wrapped: &WrappedDek) -> [u8; Self::WRAP_LEN] {
+        let header = Self([0; Self::LEN]).with_wrap(version, wrapped);
+        header.field::<{ at::WRAP_ALGORITHM }, { Self::WRAP_LEN }>()
     }
 
     /// The bytes.

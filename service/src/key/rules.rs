@@ -29,6 +29,10 @@ pub struct Rules {
     /// A version refuses to wrap more often than this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wrap_limit: Option<u64>,
+    /// Data keys are lent to callers that seal for themselves, for so many seconds each.
+    /// Default: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease_seconds: Option<u32>,
 }
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -69,6 +73,7 @@ impl fmt::Display for Rules {
                 self.deactivate_after_days.map(u64::from),
             ),
             ("wrap_limit", self.wrap_limit),
+            ("lease_seconds", self.lease_seconds.map(u64::from)),
         ];
         let set = rules
             .iter()
@@ -83,6 +88,9 @@ impl Rules {
     pub const MAX_DAYS: u32 = 3650;
     /// Fewest bytes between two rotations: 1 MiB.
     pub const MIN_BYTES: u64 = 1 << 20;
+    /// Longest lease of a data key: what was stolen from a caller's memory, or what a caller
+    /// does who hears no revocation, ends with it.
+    pub const MAX_LEASE_SECONDS: u32 = 60;
 
     /// Checks the ranges.
     ///
@@ -96,6 +104,7 @@ impl Rules {
             rotate_by_hand: _,
             deactivate_after_days: old_days,
             wrap_limit: limit,
+            lease_seconds: lease,
         } = *self;
         for (field, days) in [
             ("rotate_after_days", days),
@@ -118,7 +127,19 @@ impl Rules {
             let text = format!("{limit} wraps; from {} to {}", range.start(), range.end());
             return Err(("wrap_limit", text));
         }
-        Ok(())
+        match lease {
+            Some(seconds) if !(1..=Self::MAX_LEASE_SECONDS).contains(&seconds) => {
+                let text = format!("{seconds} seconds; from 1 to {}", Self::MAX_LEASE_SECONDS);
+                Err(("lease_seconds", text))
+            }
+            // Nobody counts what is sealed elsewhere.
+            Some(_) if bytes.is_some() => Err((
+                "lease_seconds",
+                "what is sealed under a lease is not counted; not together with rotate_after_bytes"
+                    .to_owned(),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// The first rule about wraps that is set: only keys that encrypt ever wrap.
@@ -126,10 +147,12 @@ impl Rules {
     pub fn about_wraps(&self) -> Option<&'static str> {
         let limit = self.wrap_limit.map(|_| "wrap_limit");
         let bytes = self.rotate_after_bytes.map(|_| "rotate_after_bytes");
+        let lease = self.lease_seconds.map(|_| "lease_seconds");
         self.rotate_after_wraps
             .map(|_| "rotate_after_wraps")
             .or(bytes)
             .or(limit)
+            .or(lease)
     }
 
     /// Why a version that protects since then should be rotated by now; `None`: it need not.
@@ -202,6 +225,18 @@ mod tests {
         limit(1 << 16).check().unwrap();
         assert_eq!(field(limit((1 << 16) - 1)), "wrap_limit");
         assert_eq!(field(limit(1 << 32)), "wrap_limit");
+        let lease = |n| Rules {
+            lease_seconds: Some(n),
+            ..Rules::default()
+        };
+        lease(60).check().unwrap();
+        assert_eq!(field(lease(0)), "lease_seconds");
+        assert_eq!(field(lease(61)), "lease_seconds");
+        let counted = Rules {
+            rotate_after_bytes: Some(1 << 20),
+            ..lease(1)
+        };
+        assert_eq!(field(counted), "lease_seconds");
     }
 
     #[test]

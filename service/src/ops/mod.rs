@@ -10,6 +10,7 @@ mod decrypt;
 mod encrypt;
 pub mod job;
 mod key;
+mod lease;
 mod mac;
 pub mod nodes;
 mod open;
@@ -45,6 +46,7 @@ pub use key::{
     explain, get_key, get_key_evidence, get_public_key, keep_rules, list_keys, rotate_key,
     save_last_use, schedule_destruction, update_key,
 };
+pub use lease::{Lease, Lent, lease_data_key};
 pub use mac::{Mac, VerifyMac, mac, verify_mac};
 pub use open::Envelopes;
 pub use random::random;
@@ -103,6 +105,8 @@ pub struct App {
     pub reserving: tokio::sync::Mutex<()>,
     /// Places for those who watch jobs.
     pub watchers: Arc<tokio::sync::Semaphore>,
+    /// Places for data keys that are lent.
+    pub leases: Arc<tokio::sync::Semaphore>,
     /// What failed by itself, and is not tried again yet.
     pub pauses: Pauses,
 }
@@ -116,6 +120,12 @@ impl std::fmt::Debug for App {
 }
 
 impl App {
+    /// Nobody is told any more that something goes on: the daemon stops.
+    pub fn stay_no_longer(&self) {
+        self.watchers.close();
+        self.leases.close();
+    }
+
     /// How everything is now, for who watches it.
     #[must_use]
     pub fn picture(&self) -> Picture {

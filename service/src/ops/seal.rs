@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use keywright_hsm::{self as hsm, Dek, WrappedDek};
+
 use super::{App, Call, Output, wraps};
 use crate::{
     config::Limits,
@@ -118,14 +120,7 @@ pub(super) async fn begin(
     let Key {
         id: key_id, tenant, ..
     } = *key;
-    let aad = wrap_aad(kind, key_id, tenant, version.number);
-    call.protects(key, version);
-    let wraps = u64::try_from(count).unwrap_or(u64::MAX);
-    wraps::count(app, key, version, wraps).await?;
-    let minted = app
-        .hsm
-        .mint_many(&version.on_token, aad, count, call.deadline)
-        .await;
+    let minted = mint(app, call, key, version, kind, count).await?;
     let mut begun = Vec::with_capacity(count);
     for minted in minted {
         let (dek, wrapped) = minted?;
@@ -150,6 +145,25 @@ pub(super) async fn begin(
         begun.push((header, schedule));
     }
     Ok(begun)
+}
+
+/// New DEKs, counted before they are made.
+pub(super) async fn mint(
+    app: &Arc<App>,
+    call: &mut Call,
+    key: &Key,
+    version: &KeyVersion,
+    kind: Kind,
+    count: usize,
+) -> Result<Vec<hsm::Result<(Dek, WrappedDek)>>> {
+    let aad = wrap_aad(kind, key.id, key.tenant, version.number);
+    call.protects(key, version);
+    let wraps = u64::try_from(count).unwrap_or(u64::MAX);
+    wraps::count(app, key, version, wraps).await?;
+    let minted = app
+        .hsm
+        .mint_many(&version.on_token, aad, count, call.deadline);
+    Ok(minted.await)
 }
 
 /// Seals one item to the front of `room`; returns how much it took.

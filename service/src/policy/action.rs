@@ -54,6 +54,8 @@ pub enum Action {
     GenerateDataKey,
     /// Open a wrapped data key.
     DecryptDataKey,
+    /// Borrow a data key, to seal without us.
+    LeaseDataKey,
     /// A certificate under a profile.
     IssueCertificate,
     /// The same again, for who holds one.
@@ -90,7 +92,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::Encrypt,
         Self::Decrypt,
         Self::Rewrap,
@@ -116,6 +118,7 @@ impl Action {
         Self::AsymmetricDecrypt,
         Self::GenerateDataKey,
         Self::DecryptDataKey,
+        Self::LeaseDataKey,
         Self::IssueCertificate,
         Self::RenewCertificate,
         Self::GetCertificate,
@@ -163,6 +166,7 @@ impl Action {
             Self::AsymmetricDecrypt => "asymmetric_decrypt",
             Self::GenerateDataKey => "generate_data_key",
             Self::DecryptDataKey => "decrypt_data_key",
+            Self::LeaseDataKey => "lease_data_key",
             Self::IssueCertificate => "issue_certificate",
             Self::RenewCertificate => "renew_certificate",
             Self::GetCertificate => "get_certificate",
@@ -259,7 +263,7 @@ pub mod act {
         )*};
     }
     actions!(KeyAction: Encrypt Decrypt Rewrap ReencryptFrom ReencryptTo GetKey RotateKey GetKeyEvidence ChangeState
-        UpdateKey ScheduleDestruction CancelDestruction Explain ExplainOther GetPublicKey Sign Verify Mac VerifyMac AsymmetricDecrypt GenerateDataKey DecryptDataKey
+        UpdateKey ScheduleDestruction CancelDestruction Explain ExplainOther GetPublicKey Sign Verify Mac VerifyMac AsymmetricDecrypt GenerateDataKey DecryptDataKey LeaseDataKey
         CreateJob GetJob ChangeJob RunJob);
     actions!(TenantAction: GenerateRandom CreateKey ListKeys GetCertificate RevokeCertificate GetAuthority PlanCeremony
         ApproveCeremony CommitCeremony ChangeIssuer ChangeProfile BlockKey CreateAcmeKey);

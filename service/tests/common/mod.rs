@@ -227,6 +227,7 @@ impl Appliance {
             limits,
             reserving: tokio::sync::Mutex::new(()),
             watchers: Arc::new(tokio::sync::Semaphore::new(limits.job_watchers)),
+            leases: Arc::new(tokio::sync::Semaphore::new(limits.leases)),
             pauses: Pauses::default(),
         });
         if app.store.is_shared() {

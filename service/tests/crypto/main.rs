@@ -15,6 +15,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod failures;
+mod lease;
 mod limits;
 mod moves;
 mod seal;

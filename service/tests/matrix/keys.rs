@@ -42,6 +42,15 @@ impl Sample {
     pub(crate) async fn make(it: &Appliance) -> Self {
         it.create("red", KEY).await;
         let admin = it.client("red", "admin").await;
+        let lends = proto::UpdateKeyRequest {
+            name: KEY.into(),
+            rules: Some(proto::KeyRules {
+                lease_seconds: 60,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        admin.keys().update_key(lends).await.unwrap();
         for (name, spec, key_use) in [
             ("matrix/sign", proto::KeySpec::Ed25519, 0),
             ("matrix/mac", proto::KeySpec::HmacSha256, 0),
@@ -393,6 +402,10 @@ pub(crate) async fn call(
                 ..Default::default()
             };
             client.crypto().generate_data_keys(request).await.map(drop)
+        }
+        "Crypto.LeaseDataKey" => {
+            let request = proto::LeaseDataKeyRequest { key: name };
+            client.crypto().lease_data_key(request).await.map(drop)
         }
         "Crypto.DecryptDataKeys" => {
             let request = proto::DecryptDataKeysRequest {

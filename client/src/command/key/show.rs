@@ -82,6 +82,7 @@ fn rules(rules: KeyRules) -> impl Iterator<Item = (&'static str, u64)> {
         rotate_by_hand,
         deactivate_after_days,
         wrap_limit,
+        lease_seconds,
     } = rules;
     [
         ("rotate after days", rotate_after_days.into()),
@@ -90,6 +91,7 @@ fn rules(rules: KeyRules) -> impl Iterator<Item = (&'static str, u64)> {
         ("rotate by hand", rotate_by_hand.into()),
         ("deactivate after days", deactivate_after_days.into()),
         ("wrap limit", wrap_limit),
+        ("lease seconds", lease_seconds.into()),
     ]
     .into_iter()
     .filter(|(_, value)| *value != 0)
@@ -194,6 +196,7 @@ pub(super) fn key_json(key: &proto::Key) -> Value {
             "rotate_by_hand": r.rotate_by_hand,
             "deactivate_after_days": (r.deactivate_after_days != 0).then_some(r.deactivate_after_days),
             "wrap_limit": (r.wrap_limit != 0).then_some(r.wrap_limit),
+            "lease_seconds": (r.lease_seconds != 0).then_some(r.lease_seconds),
         })),
         "next_rotation": time_json(key.rotation_unix_ms),
         "created": time(key.created_unix_ms),

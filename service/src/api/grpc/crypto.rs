@@ -6,22 +6,23 @@ use keywright_proto::v1::{
     AsymmetricDecryptRequest, AsymmetricDecryptResponse, DecryptDataKeysRequest,
     DecryptDataKeysResponse, DecryptRequest, DecryptResponse, DecryptStreamRequest, EncryptRequest,
     EncryptResponse, EncryptStreamRequest, GenerateDataKeysRequest, GenerateDataKeysResponse,
-    GenerateRandomRequest, GenerateRandomResponse, MacRequest, MacResponse, ReencryptRequest,
-    ReencryptResponse, RewrapRequest, RewrapResponse, RewrapStreamRequest, SignRequest,
-    SignResponse, SignStreamRequest, VerifyMacRequest, VerifyMacResponse, VerifyRequest,
-    VerifyResponse, crypto_server::Crypto,
+    GenerateRandomRequest, GenerateRandomResponse, LeaseDataKeyRequest, MacRequest, MacResponse,
+    ReencryptRequest, ReencryptResponse, RewrapRequest, RewrapResponse, RewrapStreamRequest,
+    SignRequest, SignResponse, SignStreamRequest, VerifyMacRequest, VerifyMacResponse,
+    VerifyRequest, VerifyResponse, crypto_server::Crypto,
 };
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    batch,
+    batch, convert,
     guard::{begin, visit},
+    lease::{self, Signs},
     status::status,
     stream::{self, Answers, Piece},
 };
 use crate::{
     error,
-    ops::{App, Call, accounted},
+    ops::{self, App, Call, accounted},
 };
 
 /// The handlers.
@@ -73,6 +74,7 @@ macro_rules! door {
     (
         batches { $($rpc:ident($request:ident) -> $response:ident = $run:ident;)* }
         streams { $($stream:ident($piece:ident) -> $kind:ident = $one:ident;)* }
+        also { $($also:tt)* }
     ) => {
         #[tonic::async_trait]
         impl Crypto for CryptoDoor {
@@ -99,6 +101,7 @@ macro_rules! door {
                     })
                 }
             )*
+            $($also)*
         }
     };
 }
@@ -123,5 +126,23 @@ door! {
         decrypt_stream(DecryptStreamRequest) -> DecryptStreamStream = decrypt;
         rewrap_stream(RewrapStreamRequest) -> RewrapStreamStream = rewrap;
         sign_stream(SignStreamRequest) -> SignStreamStream = sign;
+    }
+    also {
+        type LeaseDataKeyStream = Signs;
+
+        /// The lease is a request like any other; the signs of life are what it asked for.
+        async fn lease_data_key(
+            &self,
+            request: Request<LeaseDataKeyRequest>,
+        ) -> Result<Response<Signs>, Status> {
+            let (call, request) = begin(request)?;
+            let id = call.entry.request_id.clone();
+            let lent = accounted(&self.app, call, async |app, call| {
+                let key = convert::key_name("key", &request.key)?;
+                ops::lease_data_key(app, call, &key).await
+            });
+            let lent = lent.await.map_err(|e| status(&e, &id))?;
+            Ok(Response::new(lease::signs(Arc::clone(&self.app), lent, id)))
+        }
     }
 }

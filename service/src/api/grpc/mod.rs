@@ -11,6 +11,7 @@ pub mod fuzzing;
 mod guard;
 mod jobs;
 mod keys;
+mod lease;
 mod pki;
 mod pki_admin;
 mod rpcs;

@@ -40,8 +40,11 @@ pub async fn watch_job(
 /// How a job that is watched is by now.
 ///
 /// # Errors
-/// Store.
+/// Store, [`Reason::Stopping`].
 pub async fn look_again(app: &App, seen: &Job) -> Result<Job> {
+    if app.watchers.is_closed() {
+        return Err(Error::new(Reason::Stopping, "the server is stopping"));
+    }
     let job = app.store.job(seen.tenant, seen.id).await?;
     job.ok_or_else(|| Error::internal("a job is gone"))
 }

@@ -7,7 +7,7 @@ use crate::{
     envelope::Context,
     error::{Error, Reason, Result},
     key::{Key, KeyName, KeyUse, VersionNumber},
-    ops::{App, Call},
+    ops::{App, Call, lease::to_lend},
     policy::{Action, Asking, Caller, Verdict, act},
 };
 
@@ -131,6 +131,7 @@ fn version(key: &Key, action: Action, number: u32) -> Result<Option<VersionNumbe
         Action::Encrypt | Action::ReencryptTo | Action::GenerateDataKey | Action::CreateJob => {
             protect(KeyUse::Encrypt)
         }
+        Action::LeaseDataKey => Ok(Some(to_lend(key)?.0.number)),
         // From the one to the other.
         Action::Rewrap => process(KeyUse::Encrypt).and_then(|_| protect(KeyUse::Encrypt)),
         Action::Decrypt | Action::ReencryptFrom | Action::DecryptDataKey => {

@@ -77,7 +77,8 @@ fn roles_decide() {
             "verify_mac",
             "asymmetric_decrypt",
             "generate_data_key",
-            "decrypt_data_key"
+            "decrypt_data_key",
+            "lease_data_key"
         ]
     );
     assert_eq!(

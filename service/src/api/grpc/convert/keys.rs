@@ -151,6 +151,7 @@ pub(in super::super) fn update_key(request: proto::UpdateKeyRequest) -> Result<o
         rotate_by_hand: r.rotate_by_hand,
         deactivate_after_days: Some(r.deactivate_after_days).filter(|n| *n != 0),
         wrap_limit: Some(r.wrap_limit).filter(|n| *n != 0),
+        lease_seconds: Some(r.lease_seconds).filter(|n| *n != 0),
     });
     if let Some(rules) = rules {
         rules.check().map_err(|(field, text)| wrong(field, text))?;
@@ -265,6 +266,7 @@ pub(in super::super) fn key(key: &Key, now_ms: i64) -> proto::Key {
             rotate_after_bytes: key.rules.rotate_after_bytes.unwrap_or(0),
             rotate_by_hand: key.rules.rotate_by_hand,
             deactivate_after_days: key.rules.deactivate_after_days.unwrap_or(0),
+            lease_seconds: key.rules.lease_seconds.unwrap_or(0),
         }),
         rotation_unix_ms: key.rotation_ms().unwrap_or(0),
     }
