@@ -242,6 +242,15 @@ echo! {
             ..Default::default()
         }))
     }
+
+    type LeaseDataKeyStream = tokio_stream::Empty<Result<proto::LeaseDataKeyResponse, Status>>;
+
+    async fn lease_data_key(
+        &self,
+        _: Request<proto::LeaseDataKeyRequest>,
+    ) -> Result<Response<Self::LeaseDataKeyStream>, Status> {
+        Err(Status::unimplemented("the echo"))
+    }
     }
     refused {
         reencrypt(ReencryptRequest) -> ReencryptResponse;

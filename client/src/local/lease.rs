@@ -46,6 +46,7 @@ struct Moment {
 }
 
 impl Moment {
+    #[expect(clippy::disallowed_methods, reason = "only how much of it has passed")]
     fn now() -> Self {
         Self {
             steady: Instant::now(),

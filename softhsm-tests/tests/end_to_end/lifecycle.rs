@@ -276,12 +276,16 @@ fn policies_are_checked_and_tested_without_a_server() {
 fn the_tour_of_the_client_library_works() {
     let (_dir, daemon) = start();
     let cli = daemon.cli();
-    let mut tour = Command::new(binary("examples/tour"));
-    for (name, value) in cli.get_envs() {
-        if let Some(value) = value {
-            tour.env(name, value);
+    let example = |name: &str| {
+        let mut example = Command::new(binary(name));
+        for (name, value) in cli.get_envs() {
+            if let Some(value) = value {
+                example.env(name, value);
+            }
         }
-    }
+        example
+    };
+    let mut tour = example("examples/tour");
     for versions in ["2 versions", "3 versions"] {
         let out = ok(&mut tour);
         let said = String::from_utf8_lossy(&out.stdout).into_owned();
@@ -290,4 +294,10 @@ fn the_tour_of_the_client_library_works() {
             "{said}"
         );
     }
+    let out = ok(&mut example("examples/local"));
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(
+        said.contains("after the rotation under version 2"),
+        "{said}"
+    );
 }

@@ -15,6 +15,7 @@ mod cli;
 mod data;
 mod lifecycle;
 mod lines;
+mod local;
 mod openssl;
 mod operation;
 mod start;
