@@ -148,6 +148,13 @@ limits! {
 }
 
 impl Limits {
+    /// Who has a lease and hears nothing for so long has none any more: the time of three
+    /// signs of life.
+    #[must_use]
+    pub fn lease_silence_ms(&self) -> u64 {
+        3 * self.lease_sign_ms
+    }
+
     /// Checks that every limit is in its range and fits the others.
     ///
     /// # Errors

@@ -17,9 +17,6 @@ use crate::{
 /// What who has a lease is sent.
 pub(super) type Signs = Pin<Box<dyn Stream<Item = Result<LeaseDataKeyResponse, Status>> + Send>>;
 
-/// Signs of life that may fail to come.
-const MISSED: u64 = 3;
-
 /// The lease, and a sign of life after each pause for as long as it goes on.
 pub(super) fn signs(app: Arc<App>, lent: Lent, id: String) -> Signs {
     enum Next {
@@ -55,7 +52,7 @@ fn wire(lent: &Lent, limits: &Limits) -> DataKeyLease {
         tenant_id: Bytes::copy_from_slice(&lent.tenant.0),
         key_version: lent.version.get(),
         lifetime_ms: ms(lent.life.as_millis()),
-        silence_ms: ms(u128::from(limits.lease_sign_ms * MISSED)),
+        silence_ms: ms(limits.lease_silence_ms().into()),
         max_envelopes: limits.lease_envelopes,
         max_items: convert::count(limits.batch_items),
         max_item_bytes: convert::count(limits.item_bytes),

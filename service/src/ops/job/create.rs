@@ -2,6 +2,7 @@
 
 use super::{Named, ms};
 use crate::{
+    config::Limits,
     error::{Error, Reason, Result},
     job::{Census, Counts, Job, JobId, JobKind, JobState},
     key::{Key, KeyName, KeyUse, Revision},
@@ -51,7 +52,7 @@ pub async fn create_job(app: &App, call: &mut Call, request: CreateJob) -> Resul
         not_before_ms: if request.dry_run {
             call.now_ms
         } else {
-            quiet_from(key, call.now_ms, ms(app.limits.job_window_ms))
+            quiet_from(key, call.now_ms, ms(window_ms(key, &app.limits)))
         },
         rate: request.rate,
         counts: Counts::default(),
@@ -87,6 +88,13 @@ pub async fn create_job(app: &App, call: &mut Call, request: CreateJob) -> Resul
     }
 }
 
+/// How long what an older version protects may be on its way: who seals for itself learns
+/// of a rotation by the next sign of life, or by its missing.
+fn window_ms(key: &Key, limits: &Limits) -> u64 {
+    let learns_ms = key.rules.lease_seconds.map(|_| limits.lease_silence_ms());
+    limits.job_window_ms + learns_ms.unwrap_or(0)
+}
+
 /// When everything that was protected under a version before the primary one is in its
 /// place: the window begins when the primary one became it.
 fn quiet_from(key: &Key, now_ms: i64, window_ms: i64) -> i64 {
@@ -107,6 +115,19 @@ mod tests {
         KeyState, VersionNumber,
         tests::{key, version},
     };
+
+    #[test]
+    fn a_job_waits_for_those_who_seal_for_themselves() {
+        let limits = Limits {
+            job_window_ms: 7,
+            lease_sign_ms: 1_000,
+            ..Limits::default()
+        };
+        let mut key = key("a");
+        assert_eq!(window_ms(&key, &limits), 7);
+        key.rules.lease_seconds = Some(60);
+        assert_eq!(window_ms(&key, &limits), 3_007);
+    }
 
     #[test]
     fn a_job_waits_until_what_is_under_way_has_arrived() {
