@@ -262,6 +262,7 @@ echo! {
         asymmetric_decrypt(AsymmetricDecryptRequest) -> AsymmetricDecryptResponse;
         generate_data_keys(GenerateDataKeysRequest) -> GenerateDataKeysResponse;
         decrypt_data_keys(DecryptDataKeysRequest) -> DecryptDataKeysResponse;
+        forget_data_keys(ForgetDataKeysRequest) -> ForgetDataKeysResponse;
     }
     streams {
         encrypt_stream(EncryptStreamRequest) -> EncryptStreamStream = EncryptStreamResponse;

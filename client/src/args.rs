@@ -341,9 +341,13 @@ pub(crate) enum DataKey {
         /// 16, 32 or 64.
         #[arg(long, default_value_t = 32)]
         bytes: u32,
-        /// Only the wrapped form.
+        /// Only the wrapped form, or the id.
         #[arg(long)]
         wrapped_only: bool,
+        /// The appliance keeps the wrapped form: prints an id instead. `rewrap kept` moves
+        /// it, `data-key forget` ends it.
+        #[arg(long)]
+        keep: bool,
         #[command(flatten)]
         context: Context,
     },
@@ -354,16 +358,39 @@ pub(crate) enum DataKey {
         wrapped: String,
     },
     /// Open a wrapped data key.
-    #[command(after_help = "Example:\n  keywright data-key open AQECAL0… --context app=shop")]
+    #[command(
+        after_help = "Examples:\n  keywright data-key open AQECAL0… --context app=shop\n  keywright data-key open --id 5f0c2e8a9b1d4c7e8f3a6b2d1c0e9f84 --context app=shop"
+    )]
     Open {
         /// In base64.
-        wrapped: String,
+        #[arg(required_unless_present = "id", conflicts_with = "id")]
+        wrapped: Option<String>,
+        /// A kept one, by its id: 32 hexadecimal digits.
+        #[arg(long, value_name = "ID", value_parser = data_key_id)]
+        id: Option<[u8; 16]>,
         /// The length it was made with. It is not stored: another one gives another key.
         #[arg(long, default_value_t = 32)]
         bytes: u32,
         #[command(flatten)]
         context: Context,
     },
+    /// Forget kept data keys for ever: what they encrypted can never be read again.
+    #[command(
+        after_help = "Example:\n  keywright data-key forget --key backups/shop 5f0c2e8a9b1d4c7e8f3a6b2d1c0e9f84"
+    )]
+    Forget {
+        /// Name of the key they were made under.
+        #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        key: String,
+        /// 32 hexadecimal digits each.
+        #[arg(required = true, value_name = "ID", value_parser = data_key_id)]
+        ids: Vec<[u8; 16]>,
+    },
+}
+
+fn data_key_id(text: &str) -> Result<[u8; 16], String> {
+    let bytes = hex::decode(text).ok().and_then(|b| b.try_into().ok());
+    bytes.ok_or_else(|| "an id of a kept data key has 32 hexadecimal digits".to_owned())
 }
 
 #[derive(Debug, Flags)]

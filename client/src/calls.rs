@@ -56,6 +56,20 @@ impl std::fmt::Debug for DataKey {
     }
 }
 
+/// A key for the caller's own cipher, of which the appliance keeps the wrapped form.
+pub struct KeptDataKey {
+    /// Use it, forget it.
+    pub plaintext: Bytes,
+    /// 16 bytes, to be kept.
+    pub id: Bytes,
+}
+
+impl std::fmt::Debug for KeptDataKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeptDataKey").finish_non_exhaustive()
+    }
+}
+
 impl Client {
     /// Encrypts a batch under the primary version of a key: one data key, one header.
     ///
@@ -213,8 +227,11 @@ impl Client {
         };
         let call = async || self.crypto().generate_data_keys(request.clone()).await;
         let response = repeat(Attempts::default(), call).await?;
-        let proto::DataKey { plaintext, wrapped } = one(response.data_keys)?;
-        Ok(DataKey { plaintext, wrapped })
+        let made = one(response.data_keys)?;
+        Ok(DataKey {
+            plaintext: made.plaintext,
+            wrapped: made.wrapped,
+        })
     }
 
     /// Opens a wrapped data key. Another length gives another key, not an error.
@@ -236,6 +253,62 @@ impl Client {
         let call = async || self.crypto().decrypt_data_keys(request.clone()).await;
         let response = repeat(Attempts::default(), call).await?;
         one(response.plaintexts)
+    }
+
+    /// A data key whose wrapped form the appliance keeps: nothing is to be rewrapped here.
+    /// Keep its id and its length.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn kept_data_key(
+        &self,
+        key: &str,
+        context: &Context,
+        length: u32,
+    ) -> Result<KeptDataKey, Failure> {
+        let request = proto::GenerateDataKeysRequest {
+            key: key.to_owned(),
+            context: context.clone(),
+            lengths: vec![length],
+            keep: true,
+            ..Default::default()
+        };
+        // Tried once: a repeat would leave one behind that nobody knows.
+        let response = self.crypto().generate_data_keys(request).await?;
+        let proto::DataKey { plaintext, id, .. } = one(response.into_inner().data_keys)?;
+        Ok(KeptDataKey { plaintext, id })
+    }
+
+    /// Opens a data key that the appliance keeps.
+    ///
+    /// # Errors
+    /// [`FailureKind::NotFound`] when it was forgotten, or is not ours.
+    pub async fn open_kept_data_key(
+        &self,
+        id: Bytes,
+        context: &Context,
+        length: u32,
+    ) -> Result<Bytes, Failure> {
+        let request = proto::DecryptDataKeysRequest {
+            context: context.clone(),
+            ids: vec![id],
+            lengths: vec![length],
+            ..Default::default()
+        };
+        let call = async || self.crypto().decrypt_data_keys(request.clone()).await;
+        let response = repeat(Attempts::default(), call).await?;
+        one(response.plaintexts)
+    }
+
+    /// Forgets kept data keys for ever; says how many there were.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn forget_data_keys(&self, key: &str, ids: Vec<Bytes>) -> Result<u32, Failure> {
+        let key = key.to_owned();
+        let request = proto::ForgetDataKeysRequest { key, ids };
+        let call = async || self.crypto().forget_data_keys(request.clone()).await;
+        Ok(repeat(Attempts::default(), call).await?.forgotten)
     }
 
     /// Random bytes, at most 65,536.

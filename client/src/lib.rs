@@ -32,7 +32,7 @@ mod stream;
 mod tls;
 pub mod token;
 
-pub use calls::{Bundle, Context, DataKey, Opened, Sealed, SignedReport};
+pub use calls::{Bundle, Context, DataKey, KeptDataKey, Opened, Sealed, SignedReport};
 pub use connect::{Client, Settings};
 pub use failure::{Failure, FailureKind};
 /// The messages of `keywright.v1`.

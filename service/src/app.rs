@@ -36,7 +36,7 @@ use crate::{
     audit::{Entry, Event},
     config::{AcmeConfig, AcmeTesting, Config, ConfigError},
     metrics,
-    ops::{App, acme::Acme, keep_rules, nodes, pki, save_last_use},
+    ops::{App, acme::Acme, job::work_on_kept, keep_rules, nodes, pki, save_last_use},
     validator::{self, Validator},
 };
 
@@ -294,7 +294,7 @@ async fn keep_house(app: Arc<App>, epoch: Arc<Option<TokenEpoch>>, prometheus: P
     let mut tick = interval(Duration::from_secs(5));
     let mut anchored = app.audit.head();
     let mut ticks = 0u64;
-    let mut keeping = None;
+    let (mut keeping, mut working) = (None, None);
     loop {
         tick.tick().await;
         // Nobody else empties the histograms when nobody scrapes.
@@ -309,6 +309,10 @@ async fn keep_house(app: Arc<App>, epoch: Arc<Option<TokenEpoch>>, prometheus: P
         if keeping.as_ref().is_none_or(JoinHandle::is_finished) {
             let app = Arc::clone(&app);
             keeping = Some(tokio::spawn(async move { keep_rules(&app).await }));
+        }
+        if working.as_ref().is_none_or(JoinHandle::is_finished) {
+            let app = Arc::clone(&app);
+            working = Some(tokio::spawn(async move { work_on_kept(&app).await }));
         }
         if ticks.is_multiple_of(2) {
             save_last_use(&app).await;

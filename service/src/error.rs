@@ -101,6 +101,8 @@ reasons! {
     KeyState = "KEY_STATE", StateForbids;
     /// The key is for another use.
     KeyUse = "KEY_USE", StateForbids;
+    /// No such kept data key, or the caller may not use it.
+    DataKeyNotFound = "DATA_KEY_NOT_FOUND", NotFound;
     /// The key lends no data keys.
     LeaseForbidden = "LEASE_FORBIDDEN", StateForbids;
     /// The version has wrapped as often as it may.

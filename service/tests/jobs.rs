@@ -12,6 +12,8 @@
 )]
 
 mod common;
+#[path = "jobs/kept.rs"]
+mod kept;
 
 use common::{Appliance, encrypt, reason};
 use keywright_client::{

@@ -45,6 +45,26 @@ keywright rewrap files /srv/backups --key backups/shop --dry-run --output json{G
 keywright rewrap lines --in cards.jsonl --out cards.jsonl --format jsonl --column card.pan --key payments/cards\n  \
 keywright rewrap lines --in cards.csv --out new.csv --format csv --column pan --key payments/cards{GOES_ON}"))]
     Lines(Lines),
+    /// Move the data keys that the appliance keeps (`data-key generate --keep`). It works by
+    /// itself; this begins the job, or finds the open one, and watches it.
+    #[command(after_help = "Examples:\n  \
+keywright rewrap kept --key backups/shop\n  \
+keywright rewrap kept --key backups/shop --dry-run --output json\n\n\
+Exit code 0: nothing is left under an old version; 9: something is. Ctrl-C ends the watching, not the job.")]
+    Kept(Kept),
+}
+
+#[derive(Debug, Flags)]
+pub(crate) struct Kept {
+    /// Name of the key.
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) key: String,
+    /// Only look and count.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Move at most so many a second.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rate: Option<u32>,
 }
 
 #[derive(Debug, Flags)]

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use keywright_client::{
     Client, Failure, FailureKind,
     proto::{
-        AsymmetricDecryptRequest, DataKeyForm, DecryptDataKeysRequest, GenerateDataKeysRequest,
-        OaepHash, RewrapRequest,
+        AsymmetricDecryptRequest, DataKeyForm, DecryptDataKeysRequest, ForgetDataKeysRequest,
+        GenerateDataKeysRequest, OaepHash, RewrapRequest,
     },
 };
 use serde_json::{Value, json};
@@ -28,6 +28,7 @@ pub(crate) async fn run(client: &Client, command: DataKey, output: Output) -> Re
             key,
             bytes,
             wrapped_only,
+            keep,
             context,
         } => {
             let form = if wrapped_only {
@@ -40,6 +41,7 @@ pub(crate) async fn run(client: &Client, command: DataKey, output: Output) -> Re
                 context: pairs(context)?,
                 lengths: vec![bytes],
                 form: form.into(),
+                keep,
                 ..Default::default()
             };
             generate(client, request, output).await
@@ -55,12 +57,15 @@ pub(crate) async fn run(client: &Client, command: DataKey, output: Output) -> Re
         }
         DataKey::Open {
             wrapped,
+            id,
             bytes,
             context,
         } => {
+            let decoded = wrapped.as_deref().map(decode).transpose()?;
             let request = DecryptDataKeysRequest {
                 context: pairs(context)?,
-                wrapped: vec![decode(&wrapped)?],
+                wrapped: decoded.into_iter().collect(),
+                ids: id.iter().map(|id| Bytes::copy_from_slice(id)).collect(),
                 lengths: vec![bytes],
                 ..Default::default()
             };
@@ -72,11 +77,28 @@ pub(crate) async fn run(client: &Client, command: DataKey, output: Output) -> Re
             let due = !response.rewrap_due.is_empty();
             let plaintext = response.plaintexts.into_iter().next().unwrap_or_default();
             if due && output == Output::Table {
+                let how = match wrapped {
+                    Some(wrapped) => format!("data-key rewrap {wrapped}"),
+                    None => "rewrap kept --key NAME".to_owned(),
+                };
                 anstream::eprintln!(
-                    "it is under an old version of its key, move it with: keywright data-key rewrap {wrapped}"
+                    "it is under an old version of its key, move it with: keywright {how}"
                 );
             }
             opened(&plaintext, due, output)
+        }
+        DataKey::Forget { key, ids } => {
+            let asked = ids.len();
+            let request = ForgetDataKeysRequest {
+                key,
+                ids: ids.iter().map(|id| Bytes::copy_from_slice(id)).collect(),
+            };
+            let response = client.crypto().forget_data_keys(request).await?;
+            let forgotten = response.into_inner().forgotten;
+            match output {
+                Output::Table => print(&format!("forgotten: {forgotten} of {asked}\n")),
+                Output::Json => output::json(&json!({ "forgotten": forgotten, "asked": asked })),
+            }
         }
     }
 }
@@ -104,7 +126,11 @@ async fn generate(
     let key = response.data_keys.into_iter().next().unwrap_or_default();
     let mut parts = vec![("plaintext", &key.plaintext), ("wrapped", &key.wrapped)];
     parts.retain(|(_, bytes)| !bytes.is_empty());
-    show(&parts, output)
+    let mut fields: Vec<(&str, String)> = encoded(&parts);
+    if !key.id.is_empty() {
+        fields.push(("id", hex::encode(&key.id)));
+    }
+    show_fields(fields, output)
 }
 
 fn opened(plaintext: &Bytes, rewrap_due: bool, output: Output) -> Result<(), Failure> {
@@ -118,18 +144,25 @@ fn opened(plaintext: &Bytes, rewrap_due: bool, output: Output) -> Result<(), Fai
 }
 
 fn show(parts: &[(&str, &Bytes)], output: Output) -> Result<(), Failure> {
-    let encoded = parts
-        .iter()
-        .map(|(name, bytes)| (*name, BASE64_STANDARD.encode(bytes)));
+    show_fields(encoded(parts), output)
+}
+
+fn encoded<'a>(parts: &[(&'a str, &Bytes)]) -> Vec<(&'a str, String)> {
+    let encode = |(name, bytes): &(&'a str, &Bytes)| (*name, BASE64_STANDARD.encode(bytes));
+    parts.iter().map(encode).collect()
+}
+
+fn show_fields(fields: Vec<(&str, String)>, output: Output) -> Result<(), Failure> {
+    let fields = fields.into_iter();
     match output {
         Output::Table => {
-            let lines: Vec<String> = encoded
+            let lines: Vec<String> = fields
                 .map(|(name, text)| format!("{name:<9}  {text}\n"))
                 .collect();
             print(&lines.concat())
         }
         Output::Json => {
-            let fields = encoded.map(|(name, text)| (name.to_owned(), Value::from(text)));
+            let fields = fields.map(|(name, text)| (name.to_owned(), Value::from(text)));
             output::json(&Value::Object(fields.collect()))
         }
     }

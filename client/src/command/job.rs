@@ -10,6 +10,7 @@ use keywright_client::{
 };
 pub(super) use report::verify;
 pub(super) use show::{job_json, job_tables};
+pub(super) use watch::watch;
 
 use crate::args::{
     Output,
@@ -36,7 +37,10 @@ pub(crate) async fn run(client: &Client, command: Job, output: Output) -> Result
         }
         Job::List { key, open } => show::list(&client.list_jobs(&key, open).await?, output),
         Job::Show(which) => show::show(&find(client, &which).await?, output),
-        Job::Watch(which) => watch::watch(client, find(client, &which).await?, output).await,
+        Job::Watch(which) => {
+            let job = find(client, &which).await?;
+            watch(client, job, output).await.map(drop)
+        }
         Job::Pause(which) => change(client, &which, JobChange::Pause, output).await,
         Job::Resume(which) => change(client, &which, JobChange::Resume, output).await,
         Job::Cancel(which) => change(client, &which, JobChange::Cancel, output).await,

@@ -1,5 +1,5 @@
-//! `keywright rewrap`: one file, or `table | files | lines`: jobs over a place, until everything in it is
-//! under the primary version.
+//! `keywright rewrap`: one file, or `table | files | lines | kept`: jobs over a place, until
+//! everything in it is under the primary version.
 
 mod show;
 
@@ -12,7 +12,7 @@ use std::{
 
 use keywright_client::{
     Client, Failure, FailureKind, Settings,
-    proto::Job,
+    proto::{CreateJobRequest, Job, JobKind},
     rewrap::{self, Column, Event, Files, Place, Table, Text, TextFormat, Whole},
 };
 use serde_json::json;
@@ -21,12 +21,12 @@ pub(super) use show::{fit, items_bar};
 
 use super::{
     data,
-    job::{job_json, job_tables},
+    job::{job_json, job_tables, watch},
 };
 use crate::{
     args::{
         Output,
-        rewrap::{Everything, Format, Lines, Rewrap, Work},
+        rewrap::{Everything, Format, Kept, Lines, Rewrap, Work},
     },
     output::{self, Sink, print},
 };
@@ -67,7 +67,33 @@ async fn everything(client: &Client, place: &Everything, output: Output) -> Resu
             let open = async |number| text(l, number);
             Box::pin(jobs(client, &l.work, output, open)).await
         }
+        Everything::Kept(k) => {
+            let job = kept(client, k).await?;
+            let job = Box::pin(watch(client, job, output)).await?;
+            left(
+                &job,
+                "could not be moved; `keywright key show` says which versions may not process",
+            )
+        }
     }
+}
+
+/// The job over kept data keys: a new one, or the open one.
+async fn kept(client: &Client, k: &Kept) -> Result<Job, Failure> {
+    let request = CreateJobRequest {
+        key: k.key.clone(),
+        kind: JobKind::Kept.into(),
+        dry_run: k.dry_run,
+        rate_per_second: k.rate.unwrap_or(0),
+        ..Default::default()
+    };
+    let refused = match client.create_job(request).await {
+        Err(e) if e.reason() == Some("JOB_EXISTS") => e,
+        made => return made,
+    };
+    let open = client.list_jobs(&k.key, true).await?;
+    let same = |job: &Job| job.kind() == JobKind::Kept && job.dry_run == k.dry_run;
+    open.into_iter().find(same).ok_or(refused)
 }
 
 /// The file; after the first job what that one wrote.
@@ -181,7 +207,10 @@ async fn jobs<P: Place>(
             );
             return Err(Failure::new(FailureKind::Left, text).because("LEFT_UNDER_OLD_VERSION"));
         }
-        return left(&job);
+        return left(
+            &job,
+            "could not be moved; the first of them are named above, and the same command tries again",
+        );
     }
 }
 
@@ -203,7 +232,7 @@ fn report(job: &Job, seconds: f64, seen_here: u64, output: Output) -> Result<(),
 }
 
 /// Exit code 9 when something is left.
-fn left(job: &Job) -> Result<(), Failure> {
+fn left(job: &Job, why: &str) -> Result<(), Failure> {
     let counts = job.counts.unwrap_or_default();
     if counts.left == 0 {
         return Ok(());
@@ -211,7 +240,7 @@ fn left(job: &Job) -> Result<(), Failure> {
     let what = if job.dry_run {
         "would be moved; the same command without --dry-run does it"
     } else {
-        "could not be moved; the first of them are named above, and the same command tries again"
+        why
     };
     let text = format!(
         "{} of {} are left under an old version: they {what}",
@@ -236,13 +265,13 @@ mod tests {
             }),
             ..Default::default()
         };
-        assert!(left(&job).is_ok());
+        assert!(left(&job, "").is_ok());
         job.counts = Some(JobCounts {
             seen: 3,
             left: 2,
             ..Default::default()
         });
-        assert_eq!(left(&job).unwrap_err().exit_code(), 9);
+        assert_eq!(left(&job, "").unwrap_err().exit_code(), 9);
     }
 
     #[test]

@@ -170,6 +170,14 @@ pub enum Event {
     Deactivating,
     /// A version that did nothing for a try is about to do again what it did.
     BrownOutEnding,
+    /// Some of the data keys that are kept are about to move to the primary version of their
+    /// key, or were looked at.
+    MovingKept {
+        /// For which job.
+        job: String,
+        /// Which step of it.
+        step: u64,
+    },
     /// A signer of OCSP answers has a new certificate.
     ResponderIssued,
     /// A store that the daemon refused is about to be taken as it is.
@@ -207,6 +215,7 @@ impl Entry {
             Event::Rotated => "rotated",
             Event::Deactivating => "deactivating",
             Event::BrownOutEnding => "brown_out_ending",
+            Event::MovingKept { .. } => "moving_kept",
             Event::ResponderIssued => "responder_issued",
             Event::StoreRecovering { .. } => "store_recovering",
             Event::StoreRecovered { .. } => "store_recovered",

@@ -11,10 +11,12 @@
 
 mod context;
 mod header;
+mod kept;
 mod schedule;
 
 pub use context::{Context, ContextError};
 pub use header::{Header, Kind, Malformed};
+pub use kept::{DataKeyId, Kept};
 pub use schedule::{Binding, Opener, Refused, Salt, Schedule, Sealer, wrap_aad};
 
 /// Bytes an item has over its plaintext: index and tag.

@@ -58,6 +58,8 @@ named! {
         Files = "files",
         /// A column of a text file.
         Lines = "lines",
+        /// The data keys that the appliance keeps; it works on this job by itself.
+        Kept = "kept",
     }
 }
 
@@ -204,6 +206,8 @@ pub struct Job {
 }
 
 impl Job {
+    /// The subject of a job over the data keys that the appliance keeps.
+    pub const KEPT: &'static str = "data keys kept by the appliance";
     /// Longest subject, in characters.
     pub const MAX_SUBJECT: usize = 255;
     /// Longest name of a worker, in characters.

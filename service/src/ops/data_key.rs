@@ -1,7 +1,8 @@
 //! Data keys for callers that encrypt for themselves: an envelope header of kind 2 and
-//! what is derived from it (`docs/envelope.md`). The DEK itself is never handed out.
+//! what is derived from it (`docs/envelope.md`). The DEK itself is never handed out. The
+//! caller has the header, or the appliance keeps it and the caller has an id.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use keywright_hsm::Dek;
 use zeroize::Zeroizing;
@@ -13,7 +14,7 @@ use super::{
     seal,
 };
 use crate::{
-    envelope::{Context, Header, Kind, Schedule},
+    envelope::{Context, DataKeyId, Header, Kept, Kind, Schedule},
     error::{Error, Reason, Result},
     key::{KeyName, KeyUse},
     policy::act,
@@ -28,6 +29,8 @@ pub struct GenerateDataKeys {
     pub context: Context,
     /// 16, 32 or 64, one for each.
     pub lengths: Vec<u32>,
+    /// The wrapped forms stay here.
+    pub keep: bool,
 }
 
 /// A data key.
@@ -36,7 +39,50 @@ pub struct DataKey {
     /// For use now.
     pub plaintext: Zeroizing<Vec<u8>>,
     /// For the shelf.
-    pub wrapped: Header,
+    pub wrapped: Shelf,
+}
+
+/// Where the wrapped form of a data key is.
+#[derive(Debug)]
+pub enum Shelf {
+    /// With its owner.
+    Here(Header),
+    /// With us, under this id.
+    Kept(DataKeyId),
+}
+
+/// Which data keys.
+#[derive(Debug)]
+pub enum Which {
+    /// Their wrapped forms, in order.
+    Here(Strings),
+    /// Kept ones, in order.
+    Kept(Vec<DataKeyId>),
+}
+
+impl Which {
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Here(wrapped) => wrapped.len(),
+            Self::Kept(ids) => ids.len(),
+        }
+    }
+
+    /// None at all?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes that say it.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.len()).map(|i| match self {
+            Self::Here(wrapped) => wrapped.get(i),
+            Self::Kept(ids) => ids.get(i).map_or(&[][..], |id| &id.0),
+        })
+    }
 }
 
 /// What to open.
@@ -44,8 +90,8 @@ pub struct DataKey {
 pub struct DecryptDataKeys {
     /// The context of all of them.
     pub context: Context,
-    /// Wrapped data keys, in order.
-    pub wrapped: Strings,
+    /// Which ones.
+    pub which: Which,
     /// The length of each; none: 32 for all.
     pub lengths: Vec<u32>,
     /// Refuse data keys of any other key.
@@ -77,12 +123,27 @@ pub async fn generate_data_keys(
     )
     .await?;
     call.entry.envelopes = count;
-    let mut keys = Vec::with_capacity(count);
+    let (mut keys, mut kept) = (Vec::with_capacity(count), Vec::new());
     let mut bytes = 0;
     for (length, (wrapped, schedule)) in request.lengths.iter().zip(schedules) {
         let plaintext = export(&schedule, *length)?;
         bytes += plaintext.len();
+        let (header, wrapped) = if request.keep {
+            let id = DataKeyId(wrapped.salt());
+            (Some(wrapped), Shelf::Kept(id))
+        } else {
+            (None, Shelf::Here(wrapped))
+        };
+        kept.extend(header.map(|header| Kept {
+            tenant: key.tenant,
+            header,
+            created_ms: call.now_ms,
+        }));
         keys.push(DataKey { plaintext, wrapped });
+    }
+    if !kept.is_empty() {
+        call.entry.detail.insert("kept", kept.len().to_string());
+        app.store.keep(&kept).await?;
     }
     call.items(count, 0, bytes);
     Ok((keys, version.number.get()))
@@ -100,10 +161,14 @@ pub async fn decrypt_data_keys(
     call.bind(&request.context);
     let mut keys =
         Keys::<act::DecryptDataKey>::new(app, request.only_key.as_ref(), &[Kind::DataKey]);
-    let found: Vec<_> = request
-        .wrapped
+    let wrapped = match request.which {
+        Which::Here(wrapped) => wrapped.iter().map(|w| Ok(w.to_vec())).collect(),
+        Which::Kept(ids) => fetch(app, call, &ids).await?,
+    };
+    let wrapped: Vec<Result<Vec<u8>>> = wrapped;
+    let found: Vec<_> = wrapped
         .iter()
-        .map(|header| keys.find(call, header))
+        .map(|header| keys.find(call, header.as_ref().map_err(Clone::clone)?))
         .collect();
     note_envelopes(call, &found);
     let old: Vec<bool> = found.iter().map(is_old).collect();
@@ -125,12 +190,33 @@ pub async fn decrypt_data_keys(
         found.was_processed(now_ms);
         export(&schedule, length)
     }));
-    call.batch(&request.wrapped, &output)?;
+    let failed = output.failures.len();
+    let bytes = old.len() * Header::LEN;
+    call.items(old.len() - failed, failed, bytes);
+    output.failures.unless_all_alike(old.len())?;
     let mut rewrap_due: Vec<usize> = (0..old.len())
         .filter(|i| old.get(*i) == Some(&true))
         .collect();
     rewrap_due.retain(|i| output.failures.iter().all(|(failed, _)| failed != *i));
     Ok(Decrypted { output, rewrap_due })
+}
+
+/// The wrapped forms of kept data keys, in the order of their ids.
+async fn fetch(app: &App, call: &Call, ids: &[DataKeyId]) -> Result<Vec<Result<Vec<u8>>>> {
+    let kept = app.store.kept(call.caller.tenant, ids).await?;
+    let kept: HashMap<DataKeyId, Header> = kept.iter().map(|k| (k.id(), k.header)).collect();
+    let header = |id| kept.get(id).map(|header| header.as_bytes().to_vec());
+    Ok(ids
+        .iter()
+        .map(|id| header(id).ok_or_else(no_such_data_key))
+        .collect())
+}
+
+fn no_such_data_key() -> Error {
+    Error::new(
+        Reason::DataKeyNotFound,
+        "no such data key is kept here: it was forgotten, or it is not yours",
+    )
 }
 
 /// What most ciphers want.

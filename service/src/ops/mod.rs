@@ -8,6 +8,7 @@ mod batch;
 mod data_key;
 mod decrypt;
 mod encrypt;
+mod forget;
 pub mod job;
 mod key;
 mod lease;
@@ -36,10 +37,11 @@ use tracing::{Instrument, Span, debug_span};
 pub use asymmetric::{AsymmetricDecrypt, asymmetric_decrypt};
 pub use batch::{Checked, Failures, Output, Strings, Verdict};
 pub use data_key::{
-    DataKey, DecryptDataKeys, GenerateDataKeys, decrypt_data_keys, generate_data_keys,
+    DataKey, DecryptDataKeys, GenerateDataKeys, Shelf, Which, decrypt_data_keys, generate_data_keys,
 };
 pub use decrypt::{Decrypt, Decrypted, decrypt};
 pub use encrypt::{Encrypt, Sealed, encrypt};
+pub use forget::{ForgetDataKeys, forget_data_keys};
 pub use key::{
     CancelDestruction, ChangeState, Evidence, Explain, Explanation, ListKeys, Page, Pauses, Public,
     ScheduleDestruction, UpdateKey, VersionEvidence, cancel_destruction, change_state, create_key,

@@ -13,7 +13,7 @@ use super::{App, Call, Failures, Output, Strings};
 use crate::{
     envelope::{Context, Header, ITEM_OVERHEAD, Kind, Opener, Schedule, wrap_aad},
     error::{Error, Reason, Result},
-    key::{Key, KeyId, KeyName, KeyUse, VersionNumber},
+    key::{Key, KeyId, KeyName, KeyUse, KeyVersion, VersionNumber},
     policy::{KeyAction, Permit},
 };
 
@@ -193,7 +193,29 @@ pub(super) struct Found {
     pub(super) unwrap: Unwrap,
 }
 
+fn unwrap(key: &Key, version: &KeyVersion, header: &Header) -> Unwrap {
+    Unwrap {
+        key: version.on_token.clone(),
+        aad: wrap_aad(header.kind(), key.id, key.tenant, version.number),
+        wrapped: header.wrapped(),
+    }
+}
+
 impl Found {
+    /// For what the appliance does by itself to a header that it keeps.
+    pub(super) fn of(key: Arc<Key>, header: Header) -> Result<Self> {
+        if header.key_id() != key.id {
+            return Err(Error::internal("a kept data key stands under another key"));
+        }
+        let version = key.to_process(KeyUse::Encrypt, header.key_version())?.get();
+        let unwrap = unwrap(&key, version, &header);
+        Ok(Self {
+            header,
+            key,
+            unwrap,
+        })
+    }
+
     /// It opened: its version is in use. What does not open says nothing about that.
     pub(super) fn was_processed(&self, now_ms: i64) {
         if let Some(version) = self.key.version(self.header.key_version()) {
@@ -235,11 +257,7 @@ impl<'a, A: KeyAction> Keys<'a, A> {
         let key = self.key(call, header.key_id())?;
         let version = call.to_process(&key, KeyUse::Encrypt, header.key_version())?;
         call.note(&key, Some(version.number.get()));
-        let unwrap = Unwrap {
-            key: version.on_token.clone(),
-            aad: wrap_aad(header.kind(), key.id, key.tenant, version.number),
-            wrapped: header.wrapped(),
-        };
+        let unwrap = unwrap(&key, version, &header);
         Ok(Found {
             header,
             key,

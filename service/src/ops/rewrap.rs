@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
+    time::Instant,
 };
 
 use keywright_hsm::{self as hsm, Unwrap, WrappedDek};
@@ -79,6 +80,25 @@ pub async fn rewrap(app: &Arc<App>, call: &mut Call, request: Rewrap) -> Result<
     );
     let found: Vec<Result<Found>> = groups.headers.iter().map(|h| keys.find(call, h)).collect();
     note_envelopes(call, &found);
+    let headers = move_all(app, found, call.deadline, call.now_ms).await;
+    let out = assemble(envelopes, &groups, &headers);
+    let failed = out.failures.len();
+    call.items(
+        envelopes.len() - failed,
+        failed,
+        groups.headers.len() * Header::LEN,
+    );
+    out.failures.unless_all_alike(envelopes.len())?;
+    Ok(out)
+}
+
+/// Each header under the primary version of its key, and whether it was moved there.
+pub(super) async fn move_all(
+    app: &Arc<App>,
+    found: Vec<Result<Found>>,
+    deadline: Instant,
+    now_ms: i64,
+) -> Vec<Result<(Header, bool)>> {
     let mut fates: Vec<Result<Fate>> = found.into_iter().map(|found| fate(found?)).collect();
     count_wraps(app, &mut fates).await;
 
@@ -93,30 +113,21 @@ pub async fn rewrap(app: &Arc<App>, call: &mut Call, request: Rewrap) -> Result<
             jobs.len() - 1
         });
     }
-    let moved = app.hsm.rewrap(jobs, call.deadline).await;
+    let moved = app.hsm.rewrap(jobs, deadline).await;
     let wrapped = |m: &Move| match place.get(&m.tail()).and_then(|i| moved.get(*i)) {
         Some(wrapped) => wrapped.clone(),
         None => Err(hsm::Error::new(hsm::Kind::Fault, "a rewrap got lost")),
     };
-    let headers: Vec<Result<(Header, bool)>> = fates
+    fates
         .into_iter()
         .map(|fate| match fate? {
             Fate::Current(header) => Ok((header, false)),
             Fate::Moves(m) => {
                 let wrapped = wrapped(&m);
-                m.finish(wrapped, call.now_ms).map(|header| (header, true))
+                m.finish(wrapped, now_ms).map(|header| (header, true))
             }
         })
-        .collect();
-    let out = assemble(envelopes, &groups, &headers);
-    let failed = out.failures.len();
-    call.items(
-        envelopes.len() - failed,
-        failed,
-        groups.headers.len() * Header::LEN,
-    );
-    out.failures.unless_all_alike(envelopes.len())?;
-    Ok(out)
+        .collect()
 }
 
 /// The first 136 bytes; all of it when there are fewer, to be refused later.

@@ -56,6 +56,8 @@ pub enum Action {
     DecryptDataKey,
     /// Borrow a data key, to seal without us.
     LeaseDataKey,
+    /// End a data key that we keep.
+    ForgetDataKey,
     /// A certificate under a profile.
     IssueCertificate,
     /// The same again, for who holds one.
@@ -92,7 +94,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::Encrypt,
         Self::Decrypt,
         Self::Rewrap,
@@ -119,6 +121,7 @@ impl Action {
         Self::GenerateDataKey,
         Self::DecryptDataKey,
         Self::LeaseDataKey,
+        Self::ForgetDataKey,
         Self::IssueCertificate,
         Self::RenewCertificate,
         Self::GetCertificate,
@@ -167,6 +170,7 @@ impl Action {
             Self::GenerateDataKey => "generate_data_key",
             Self::DecryptDataKey => "decrypt_data_key",
             Self::LeaseDataKey => "lease_data_key",
+            Self::ForgetDataKey => "forget_data_key",
             Self::IssueCertificate => "issue_certificate",
             Self::RenewCertificate => "renew_certificate",
             Self::GetCertificate => "get_certificate",
@@ -263,7 +267,7 @@ pub mod act {
         )*};
     }
     actions!(KeyAction: Encrypt Decrypt Rewrap ReencryptFrom ReencryptTo GetKey RotateKey GetKeyEvidence ChangeState
-        UpdateKey ScheduleDestruction CancelDestruction Explain ExplainOther GetPublicKey Sign Verify Mac VerifyMac AsymmetricDecrypt GenerateDataKey DecryptDataKey LeaseDataKey
+        UpdateKey ScheduleDestruction CancelDestruction Explain ExplainOther GetPublicKey Sign Verify Mac VerifyMac AsymmetricDecrypt GenerateDataKey DecryptDataKey LeaseDataKey ForgetDataKey
         CreateJob GetJob ChangeJob RunJob);
     actions!(TenantAction: GenerateRandom CreateKey ListKeys GetCertificate RevokeCertificate GetAuthority PlanCeremony
         ApproveCeremony CommitCeremony ChangeIssuer ChangeProfile BlockKey CreateAcmeKey);

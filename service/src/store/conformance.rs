@@ -1,6 +1,7 @@
 //! What every [`Store`] must do; run against each engine.
 
 pub(super) mod acme;
+mod data_keys;
 mod jobs;
 mod nodes;
 pub(super) mod pki;
@@ -87,10 +88,12 @@ pub(crate) async fn run<S: Store, F: Future<Output = S>>(open: &impl Fn() -> F) 
     pki::run(&store).await;
     acme::run(&store).await;
     jobs::run(&store).await;
+    data_keys::run(&store).await;
     drop(store);
     let store = reopen().await;
     survives(&store).await;
     jobs::survives(&store).await;
+    data_keys::survives(&store).await;
     nodes::run(&store, &reopen().await).await;
     writers::run(&store, &reopen().await).await;
 }

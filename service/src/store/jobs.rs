@@ -5,7 +5,7 @@ use keywright_hsm::KeyRef;
 
 use super::Result;
 use crate::{
-    job::{Job, JobId},
+    job::{Job, JobId, JobKind},
     key::{KeyId, TenantId},
 };
 
@@ -42,6 +42,9 @@ pub trait JobStore: Send + Sync {
 
     /// Jobs of a tenant, newest first.
     async fn jobs(&self, tenant: TenantId, what: &JobSearch) -> Result<Vec<Job>>;
+
+    /// The oldest open jobs of a kind, of all tenants.
+    async fn open_jobs(&self, kind: JobKind, limit: u32) -> Result<Vec<Job>>;
 
     /// What speaks about a key now: its open jobs, and of each subject the newest that
     /// went through everything, with those that were cancelled after it and took a step.

@@ -8,6 +8,7 @@ mod acme;
 mod anchor;
 #[cfg(test)]
 mod conformance;
+mod data_keys;
 mod jobs;
 mod nodes;
 mod pki;
@@ -25,6 +26,7 @@ use keywright_hsm::{KeyRef, ObjectId, WrappedDek};
 
 pub use acme::AcmeStore;
 pub use anchor::{Anchor, Anchors, LogId};
+pub use data_keys::DataKeyStore;
 pub use jobs::{JobSearch, JobStore};
 pub use nodes::{Known, News, NodeId, NodeStore, Promoted};
 pub use pki::{Authorities, KeyStanding, PkiStore, Revoked, Search, Write, Written};
@@ -158,7 +160,7 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// A store of key metadata. All writes are durable when they return.
 #[async_trait]
-pub trait Store: PkiStore + AcmeStore + JobStore + NodeStore {
+pub trait Store: PkiStore + AcmeStore + JobStore + NodeStore + DataKeyStore {
     /// Reads everything.
     async fn load(&self) -> Result<Contents>;
 

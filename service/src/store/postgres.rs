@@ -20,7 +20,7 @@ use super::{
 #[derive(Debug)]
 pub enum PostgresStore {}
 
-const MIGRATIONS: [(&str, &str); 2] = [
+const MIGRATIONS: [(&str, &str); 3] = [
     (
         "tables",
         include_str!("../../migrations/postgres/0001_tables.sql"),
@@ -28,6 +28,10 @@ const MIGRATIONS: [(&str, &str); 2] = [
     (
         "seals",
         include_str!("../../migrations/postgres/0002_seals.sql"),
+    ),
+    (
+        "data keys",
+        include_str!("../../migrations/postgres/0003_data_keys.sql"),
     ),
 ];
 

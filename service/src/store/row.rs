@@ -29,6 +29,7 @@ macro_rules! rows {
 }
 
 pub(super) mod acme;
+pub(super) mod data_keys;
 pub(super) mod jobs;
 pub(super) mod pki;
 
@@ -90,7 +91,7 @@ fn id(bytes: Vec<u8>, what: &str) -> Result<[u8; 16]> {
     bytes.try_into().map_err(|_| corrupt(what))
 }
 
-fn number(value: i64) -> Result<VersionNumber> {
+pub(super) fn number(value: i64) -> Result<VersionNumber> {
     u32::try_from(value)
         .ok()
         .and_then(VersionNumber::new)

@@ -6,6 +6,7 @@
 mod change;
 
 mod acme;
+mod data_keys;
 mod jobs;
 mod nodes;
 mod pki;

@@ -28,7 +28,7 @@ const PRAGMAS: [&str; 6] = [
     "PRAGMA wal_autocheckpoint = 8192",
 ];
 
-const MIGRATIONS: [(&str, &str); 12] = [
+const MIGRATIONS: [(&str, &str); 13] = [
     (
         "keys",
         include_str!("../../migrations/sqlite/0001_keys.sql"),
@@ -73,6 +73,10 @@ const MIGRATIONS: [(&str, &str); 12] = [
     (
         "seals",
         include_str!("../../migrations/sqlite/0012_seals.sql"),
+    ),
+    (
+        "data keys",
+        include_str!("../../migrations/sqlite/0013_data_keys.sql"),
     ),
 ];
 

@@ -403,6 +403,13 @@ pub(crate) async fn call(
             };
             client.crypto().generate_data_keys(request).await.map(drop)
         }
+        "Crypto.ForgetDataKeys" => {
+            let request = proto::ForgetDataKeysRequest {
+                key: name,
+                ids: vec![Bytes::from_static(&[9; 16])],
+            };
+            client.crypto().forget_data_keys(request).await.map(drop)
+        }
         "Crypto.LeaseDataKey" => {
             let request = proto::LeaseDataKeyRequest { key: name };
             client.crypto().lease_data_key(request).await.map(drop)

@@ -27,7 +27,7 @@ use tonic::{Code, Status};
 
 /// Roles that may call an RPC on a key of their own tenant, in the order of [`ROLES`]:
 /// key-user, key-admin, rewrapper, auditor, node-operator, everything, pki-user, pki-admin.
-const MATRIX: [(&str, [bool; 8]); 57] = [
+const MATRIX: [(&str, [bool; 8]); 58] = [
     ("Crypto.Encrypt", [Y, N, N, N, N, Y, N, N]),
     ("Crypto.Decrypt", [Y, N, N, N, N, Y, N, N]),
     ("Crypto.Rewrap", [N, N, Y, N, N, Y, N, N]),
@@ -47,6 +47,7 @@ const MATRIX: [(&str, [bool; 8]); 57] = [
     ("Crypto.AsymmetricDecrypt", [Y, N, N, N, N, Y, N, N]),
     ("Crypto.GenerateDataKeys", [Y, N, N, N, N, Y, N, N]),
     ("Crypto.DecryptDataKeys", [Y, N, N, N, N, Y, N, N]),
+    ("Crypto.ForgetDataKeys", [Y, N, N, N, N, Y, N, N]),
     ("Crypto.LeaseDataKey", [Y, N, N, N, N, Y, N, N]),
     ("Crypto.EncryptStream", [Y, N, N, N, N, Y, N, N]),
     ("Crypto.DecryptStream", [Y, N, N, N, N, Y, N, N]),

@@ -70,6 +70,7 @@ fn kind(job: &Job) -> &'static str {
         JobKind::Table => "table",
         JobKind::Files => "files",
         JobKind::Lines => "lines",
+        JobKind::Kept => "kept",
     }
 }
 

@@ -15,7 +15,12 @@ use crate::{
 /// How often a stream that broke is opened again before that is a failure.
 const TRIES: u32 = 10;
 
-pub(super) async fn watch(client: &Client, mut job: Job, output: Output) -> Result<(), Failure> {
+/// Gives the job as it ended.
+pub(in crate::command) async fn watch(
+    client: &Client,
+    mut job: Job,
+    output: Output,
+) -> Result<Job, Failure> {
     let bar = items_bar(job.expected);
     let mut tries = 0;
     let mut said = None;
@@ -71,6 +76,6 @@ pub(super) async fn watch(client: &Client, mut job: Job, output: Output) -> Resu
             FailureKind::State,
             format!("job {} was cancelled", job.id),
         )),
-        _ => Ok(()),
+        _ => Ok(job),
     }
 }

@@ -220,7 +220,9 @@ pub(super) async fn generate_data_keys(
         .into_iter()
         .map(|key| convert::data_key(key, plaintext, wrapped))
         .collect();
-    let parts = data_keys.iter().flat_map(|k| [&k.plaintext, &k.wrapped]);
+    let parts = data_keys
+        .iter()
+        .flat_map(|k| [&k.plaintext, &k.wrapped, &k.id]);
     Ok(proto::GenerateDataKeysResponse {
         crc32c: sum.of(parts.map(|b| &b[..])),
         data_keys,
@@ -235,7 +237,7 @@ pub(super) async fn decrypt_data_keys(
 ) -> Result<proto::DecryptDataKeysResponse> {
     let given = request.crc32c;
     let batch = convert::decrypt_data_keys(request, &app.limits)?;
-    let sum = Checksum::check(given, batch.wrapped.iter())?;
+    let sum = Checksum::check(given, batch.which.iter())?;
     let mut opened = ops::decrypt_data_keys(app, call, batch).await?;
     let data = std::mem::take(&mut *opened.output.data);
     let crc32c = sum.of([&data[..]]);
@@ -265,4 +267,16 @@ fn envelope_parts(envelopes: &ops::Envelopes) -> impl Iterator<Item = &[u8]> {
     header
         .chain(envelopes.items.iter())
         .chain(all(&envelopes.aads))
+}
+
+pub(super) async fn forget_data_keys(
+    app: &Arc<App>,
+    call: &mut Call,
+    request: proto::ForgetDataKeysRequest,
+) -> Result<proto::ForgetDataKeysResponse> {
+    let which = convert::forget_data_keys(&request, &app.limits)?;
+    let forgotten = ops::forget_data_keys(app, call, which).await?;
+    Ok(proto::ForgetDataKeysResponse {
+        forgotten: convert::count(forgotten),
+    })
 }

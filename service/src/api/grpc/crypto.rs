@@ -5,11 +5,12 @@ use std::sync::Arc;
 use keywright_proto::v1::{
     AsymmetricDecryptRequest, AsymmetricDecryptResponse, DecryptDataKeysRequest,
     DecryptDataKeysResponse, DecryptRequest, DecryptResponse, DecryptStreamRequest, EncryptRequest,
-    EncryptResponse, EncryptStreamRequest, GenerateDataKeysRequest, GenerateDataKeysResponse,
-    GenerateRandomRequest, GenerateRandomResponse, LeaseDataKeyRequest, MacRequest, MacResponse,
-    ReencryptRequest, ReencryptResponse, RewrapRequest, RewrapResponse, RewrapStreamRequest,
-    SignRequest, SignResponse, SignStreamRequest, VerifyMacRequest, VerifyMacResponse,
-    VerifyRequest, VerifyResponse, crypto_server::Crypto,
+    EncryptResponse, EncryptStreamRequest, ForgetDataKeysRequest, ForgetDataKeysResponse,
+    GenerateDataKeysRequest, GenerateDataKeysResponse, GenerateRandomRequest,
+    GenerateRandomResponse, LeaseDataKeyRequest, MacRequest, MacResponse, ReencryptRequest,
+    ReencryptResponse, RewrapRequest, RewrapResponse, RewrapStreamRequest, SignRequest,
+    SignResponse, SignStreamRequest, VerifyMacRequest, VerifyMacResponse, VerifyRequest,
+    VerifyResponse, crypto_server::Crypto,
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -120,6 +121,7 @@ door! {
         asymmetric_decrypt(AsymmetricDecryptRequest) -> AsymmetricDecryptResponse = asymmetric_decrypt;
         generate_data_keys(GenerateDataKeysRequest) -> GenerateDataKeysResponse = generate_data_keys;
         decrypt_data_keys(DecryptDataKeysRequest) -> DecryptDataKeysResponse = decrypt_data_keys;
+        forget_data_keys(ForgetDataKeysRequest) -> ForgetDataKeysResponse = forget_data_keys;
     }
     streams {
         encrypt_stream(EncryptStreamRequest) -> EncryptStreamStream = encrypt;

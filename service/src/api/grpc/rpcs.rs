@@ -1,7 +1,7 @@
 //! The names of RPCs, in records and metrics.
 
 /// Every RPC of `keywright.v1`: path and name in records and metrics.
-pub const AUDITED_RPCS: [(&str, &str); 57] = [
+pub const AUDITED_RPCS: [(&str, &str); 58] = [
     ("/keywright.v1.Crypto/Encrypt", "Encrypt"),
     ("/keywright.v1.Crypto/Decrypt", "Decrypt"),
     ("/keywright.v1.Crypto/Rewrap", "Rewrap"),
@@ -24,6 +24,7 @@ pub const AUDITED_RPCS: [(&str, &str); 57] = [
     ),
     ("/keywright.v1.Crypto/GenerateDataKeys", "GenerateDataKeys"),
     ("/keywright.v1.Crypto/DecryptDataKeys", "DecryptDataKeys"),
+    ("/keywright.v1.Crypto/ForgetDataKeys", "ForgetDataKeys"),
     ("/keywright.v1.Crypto/LeaseDataKey", "LeaseDataKey"),
     ("/keywright.v1.Crypto/EncryptStream", "EncryptStream"),
     ("/keywright.v1.Crypto/DecryptStream", "DecryptStream"),

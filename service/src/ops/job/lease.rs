@@ -3,7 +3,7 @@
 use super::{Named, found, ms, update, worker_of};
 use crate::{
     error::{Error, Reason, Result},
-    job::{Job, JobId, Lease},
+    job::{Job, JobId, JobKind, Lease},
     ops::{App, Call},
     policy::act,
 };
@@ -40,6 +40,10 @@ pub async fn lease_job(app: &App, call: &mut Call, request: LeaseJob) -> Result<
     let (job, permit) = found::<act::RunJob>(app, call, request.id).await?;
     let (now_ms, lease_ms) = (call.now_ms, ms(app.limits.job_lease_ms));
     let worker = worker_of(call, &request.worker);
+    if job.kind == JobKind::Kept {
+        let text = "the appliance works on this job by itself; watch it";
+        return Err(Error::new(Reason::JobState, text));
+    }
     let job = match request.lease {
         Some(lease) => {
             belongs(lease, request.id)?;
@@ -70,7 +74,7 @@ pub async fn lease_job(app: &App, call: &mut Call, request: LeaseJob) -> Result<
 
 /// A scan begins when every node protects by the primary version, or what an old one still
 /// protects would not be found.
-async fn everybody_knows(app: &App, job: &Job) -> Result<()> {
+pub(super) async fn everybody_knows(app: &App, job: &Job) -> Result<()> {
     let nodes = app.store.unaware(job.key).await?;
     if nodes.is_empty() || job.dry_run {
         return Ok(());

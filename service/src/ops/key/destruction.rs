@@ -18,7 +18,6 @@ use crate::{
     audit::Event,
     clock::rfc3339,
     error::{Error, Reason, Result},
-    job::Job,
     key::{Key, KeyName, KeyVersion},
     ops::{App, Call, nodes::look_again},
     policy::act,
@@ -92,7 +91,7 @@ pub async fn schedule_destruction(
         1,
         ScheduleDestruction::MAX_BROWN_OUT_MINUTES,
     )?;
-    let jobs = standing_jobs(app, call, name).await?;
+    let standing = standing(app, call, name).await?;
     let quiet_ms = i64::try_from(app.limits.retirement_quiet_ms).unwrap_or(i64::MAX);
     let detail = &mut call.entry.detail;
     if brown_out_minutes.is_none() {
@@ -101,7 +100,7 @@ pub async fn schedule_destruction(
         return change::<act::ScheduleDestruction>(app, call, name, *seen, |call, key| {
             let (next, which) = key.scheduled(*version, at_ms)?;
             for number in &which {
-                retirement::check(key, *number, &jobs, call.now_ms, quiet_ms)?;
+                retirement::check(key, *number, &standing, call.now_ms, quiet_ms)?;
             }
             Ok((next, which))
         })
@@ -119,7 +118,7 @@ pub async fn schedule_destruction(
     change::<act::ScheduleDestruction>(app, call, name, *seen, |call, key| {
         let (next, which) = key.browned_out(number, until_ms)?;
         for number in &which {
-            retirement::check(key, *number, &jobs, call.now_ms, quiet_ms)?;
+            retirement::check(key, *number, &standing, call.now_ms, quiet_ms)?;
         }
         Ok((next, which))
     })
@@ -140,9 +139,13 @@ fn in_range(field: &'static str, n: u32, least: u32, most: u32) -> Result<()> {
 
 /// What jobs say about a key. A job that begins from now on finds what it needs scheduled,
 /// and says so: there is time to cancel.
-async fn standing_jobs(app: &App, call: &mut Call, name: &KeyName) -> Result<Vec<Job>> {
+async fn standing(app: &App, call: &mut Call, name: &KeyName) -> Result<retirement::Standing> {
     let permit = call.open::<act::ScheduleDestruction>(app, name)?;
-    Ok(app.store.standing_jobs(permit.key().id).await?)
+    let key = permit.key().id;
+    Ok(retirement::Standing {
+        jobs: app.store.standing_jobs(key).await?,
+        kept: app.store.kept_versions(key).await?,
+    })
 }
 
 /// Cancels scheduled destructions; the versions have the states they had.

@@ -148,6 +148,7 @@ fn version(key: &Key, action: Action, number: u32) -> Result<Option<VersionNumbe
         | Action::ListKeys
         | Action::RotateKey
         | Action::GetKeyEvidence
+        | Action::ForgetDataKey
         | Action::ChangeState
         | Action::UpdateKey
         | Action::ScheduleDestruction

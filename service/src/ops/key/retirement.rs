@@ -1,7 +1,8 @@
 //! The gate before the end of a version: nothing is destroyed that somebody still needs.
 //!
-//! Two witnesses are heard: when the version was last used, or wanted in vain, and what
-//! jobs found under it. A compromised version is spared both: nobody can use it anyway.
+//! Three witnesses are heard: when the version was last used, or wanted in vain, what jobs
+//! found under it, and which data keys the appliance keeps under it. A compromised version
+//! is spared them: nobody can use it anyway.
 
 use crate::{
     clock::rfc3339,
@@ -13,6 +14,15 @@ use crate::{
 /// Jobs named in one answer.
 const NAMED: usize = 10;
 
+/// What stands in the store about the versions of a key.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    /// Jobs that speak about it now.
+    pub(super) jobs: Vec<Job>,
+    /// Kept data keys under each version.
+    pub(super) kept: Vec<(VersionNumber, u64)>,
+}
+
 /// Refuses a version that is still needed.
 ///
 /// # Errors
@@ -20,7 +30,7 @@ const NAMED: usize = 10;
 pub(super) fn check(
     key: &Key,
     number: VersionNumber,
-    jobs: &[Job],
+    standing: &Standing,
     now_ms: i64,
     quiet_ms: i64,
 ) -> Result<()> {
@@ -46,8 +56,16 @@ pub(super) fn check(
             ));
         }
     }
+    let kept = standing.kept.iter().find(|(version, _)| *version == number);
+    if let Some((_, kept)) = kept {
+        against.push(format!(
+            "{kept} data keys that are kept here stand under it; move them: keywright rewrap kept \
+             --key {}",
+            key.name
+        ));
+    }
     let mut jobs_against = Vec::new();
-    for job in jobs {
+    for job in &standing.jobs {
         let why = match job.needs(number) {
             None => continue,
             Some(Need::Unfinished) => "has not gone through everything".to_owned(),
@@ -93,7 +111,11 @@ mod tests {
     };
 
     fn said(key: &Key, jobs: &[Job], now_ms: i64) -> String {
-        check(key, VersionNumber::FIRST, jobs, now_ms, 1_000)
+        let standing = Standing {
+            jobs: jobs.to_vec(),
+            kept: Vec::new(),
+        };
+        check(key, VersionNumber::FIRST, &standing, now_ms, 1_000)
             .map_or_else(|e| e.text().to_owned(), |()| String::new())
     }
 
@@ -109,7 +131,7 @@ mod tests {
         assert!(said(&two, &[], 1_019).contains("open or verify"));
         used.refuses(30);
         assert!(said(&two, &[], 1_029).contains("wanted in vain"));
-        let at_once = check(&two, VersionNumber::FIRST, &[], 29, 0);
+        let at_once = check(&two, VersionNumber::FIRST, &Standing::default(), 29, 0);
         assert!(
             at_once.is_ok(),
             "a use after the question, and no time of quiet"

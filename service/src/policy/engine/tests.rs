@@ -78,7 +78,8 @@ fn roles_decide() {
             "asymmetric_decrypt",
             "generate_data_key",
             "decrypt_data_key",
-            "lease_data_key"
+            "lease_data_key",
+            "forget_data_key"
         ]
     );
     assert_eq!(

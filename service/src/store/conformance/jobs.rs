@@ -4,7 +4,7 @@ use keywright_hsm::{KeyProof, KeyRef, KeySpec, ObjectId, PublicKey};
 
 use super::{Store, StoreError, tenant};
 use crate::{
-    job::{Job, JobChange, JobId, Lease, tests::job, tests::step},
+    job::{Job, JobChange, JobId, JobKind, Lease, tests::job, tests::step},
     key::{KeyId, TenantId},
     store::JobSearch,
 };
@@ -45,6 +45,11 @@ pub(super) async fn run(store: &dyn Store) {
         store.open_job(KEY, "table a").await.unwrap(),
         Some(first.clone())
     );
+
+    let tables = store.open_jobs(JobKind::Table, 9).await.unwrap();
+    assert_eq!(tables, [first.clone()]);
+    let kept = store.open_jobs(JobKind::Kept, 9).await.unwrap();
+    assert!(kept.is_empty());
 
     let leased = first.leased("w".into(), false, 2_000, 100).unwrap();
     store.change_job(&leased).await.unwrap();

@@ -6,7 +6,7 @@ use sqlx::{Any, any::AnyArguments, query::Query};
 
 use super::{SqlStore, fact, pki::one, taken, unavailable};
 use crate::{
-    job::{Job, JobId},
+    job::{Job, JobId, JobKind},
     key::{KeyId, TenantId},
     store::{
         JobSearch, JobStore, Result, StoreError,
@@ -129,6 +129,18 @@ impl JobStore for SqlStore {
         .bind(what.key.map_or_else(Vec::new, |key| key.0.to_vec()))
         .bind(i64::from(what.open_only))
         .bind(i64::from(what.limit))
+        .fetch_all(&self.pool.get())
+        .await
+        .map_err(unavailable)?;
+        rows.into_iter().map(JobRow::job).collect()
+    }
+
+    async fn open_jobs(&self, kind: JobKind, limit: u32) -> Result<Vec<Job>> {
+        let rows: Vec<JobRow> = sqlx::query_as(sql(
+            "kind = $1 AND ended_ms = 0 ORDER BY created_ms, id LIMIT $2",
+        ))
+        .bind(kind.name().to_owned())
+        .bind(i64::from(limit))
         .fetch_all(&self.pool.get())
         .await
         .map_err(unavailable)?;

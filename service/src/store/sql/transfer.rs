@@ -270,7 +270,7 @@ mod tests {
 
         copy(&from, &to).await.unwrap();
         let counted = compare(&from, &to).await.unwrap();
-        assert_eq!(counted.len(), 19);
+        assert_eq!(counted.len(), 20);
         assert!(counted.iter().all(|c| c.rows > 0), "{counted:?}");
         assert_eq!(said(&from).await, said(&to).await);
 

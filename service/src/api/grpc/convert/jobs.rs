@@ -41,17 +41,27 @@ pub(in super::super) fn create_job(request: proto::CreateJobRequest) -> Result<j
         Ok(proto::JobKind::Table) => JobKind::Table,
         Ok(proto::JobKind::Files) => JobKind::Files,
         Ok(proto::JobKind::Lines) => JobKind::Lines,
+        Ok(proto::JobKind::Kept) => JobKind::Kept,
         Ok(proto::JobKind::Unspecified) | Err(_) => {
-            return Err(wrong("kind", "choose table, files or lines"));
+            return Err(wrong("kind", "choose table, files, lines or kept"));
         }
     };
-    if request.subject.is_empty() {
-        return Err(wrong("subject", "say what the job goes over"));
-    }
+    let subject = match (kind, request.subject.is_empty()) {
+        (JobKind::Kept, true) => Job::KEPT.to_owned(),
+        (JobKind::Kept, false) => {
+            let text = "leave it empty: there is one place where data keys are kept";
+            return Err(wrong("subject", text));
+        }
+        (_, true) => return Err(wrong("subject", "say what the job goes over")),
+        (_, false) if request.subject == Job::KEPT => {
+            return Err(wrong("subject", "this is the name of our own place"));
+        }
+        (_, false) => words("subject", request.subject, Job::MAX_SUBJECT)?,
+    };
     Ok(job::CreateJob {
         key: key_name("key", &request.key)?,
         kind,
-        subject: words("subject", request.subject, Job::MAX_SUBJECT)?,
+        subject,
         dry_run: request.dry_run,
         rate: Some(request.rate_per_second).filter(|rate| *rate != 0),
     })
@@ -168,6 +178,7 @@ pub(in super::super) fn job(named: &Named, now_ms: i64) -> proto::Job {
         JobKind::Table => proto::JobKind::Table,
         JobKind::Files => proto::JobKind::Files,
         JobKind::Lines => proto::JobKind::Lines,
+        JobKind::Kept => proto::JobKind::Kept,
     };
     let Counts {
         seen,

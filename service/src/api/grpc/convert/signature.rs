@@ -8,8 +8,9 @@ use keywright_proto::v1 as proto;
 use super::{batch, context, counted, key_name, optional_key, strings, wire_spec, wire_use};
 use crate::{
     config::Limits,
+    envelope::DataKeyId,
     error::{Error, Reason, Result},
-    ops::{self, Strings, Verdict},
+    ops::{self, Shelf, Strings, Verdict, Which},
     signature::{Asked, Scheme},
 };
 
@@ -238,6 +239,7 @@ pub(in super::super) fn generate_data_keys(
         key: key_name("key", &request.key)?,
         context: context("context", &request.context)?,
         lengths: request.lengths,
+        keep: request.keep,
     };
     Ok((request, plaintext, wrapped))
 }
@@ -253,10 +255,13 @@ pub(in super::super) fn data_key(
         } else {
             Bytes::new()
         },
-        wrapped: if wrapped {
-            Bytes::copy_from_slice(key.wrapped.as_bytes())
-        } else {
-            Bytes::new()
+        wrapped: match &key.wrapped {
+            Shelf::Here(header) if wrapped => Bytes::copy_from_slice(header.as_bytes()),
+            _ => Bytes::new(),
+        },
+        id: match &key.wrapped {
+            Shelf::Kept(id) => Bytes::copy_from_slice(&id.0),
+            Shelf::Here(_) => Bytes::new(),
         },
     }
 }
@@ -265,30 +270,63 @@ pub(in super::super) fn decrypt_data_keys(
     request: proto::DecryptDataKeysRequest,
     limits: &Limits,
 ) -> Result<ops::DecryptDataKeys> {
-    let wrapped = batch(
-        request.wrapped,
-        None,
-        "wrapped",
-        limits.message_bytes,
-        limits,
-    )?;
+    let which = match (request.wrapped.is_empty(), request.ids.is_empty()) {
+        (false, false) => {
+            return Err(Error::field(
+                Reason::InvalidArgument,
+                "ids",
+                "give wrapped data keys or ids, not both",
+            ));
+        }
+        (true, false) => Which::Kept(data_key_ids(&request.ids, limits)?),
+        _ => Which::Here(batch(
+            request.wrapped,
+            None,
+            "wrapped",
+            limits.message_bytes,
+            limits,
+        )?),
+    };
     data_key_lengths(&request.lengths)?;
-    if !request.lengths.is_empty() && request.lengths.len() != wrapped.len() {
+    if !request.lengths.is_empty() && request.lengths.len() != which.len() {
         return Err(Error::field(
             Reason::InvalidArgument,
             "lengths",
             format!(
                 "{} lengths for {} data keys; give none, or one for each",
                 request.lengths.len(),
-                wrapped.len()
+                which.len()
             ),
         ));
     }
     Ok(ops::DecryptDataKeys {
         context: context("context", &request.context)?,
-        wrapped,
+        which,
         lengths: request.lengths,
         only_key: optional_key(&request.key)?,
+    })
+}
+
+fn data_key_ids(ids: &[Bytes], limits: &Limits) -> Result<Vec<DataKeyId>> {
+    counted("ids", ids.len(), limits)?;
+    let id = |id: &Bytes| (**id).try_into().ok().map(DataKeyId);
+    let read: Option<Vec<DataKeyId>> = ids.iter().map(id).collect();
+    read.ok_or_else(|| {
+        Error::field(
+            Reason::InvalidArgument,
+            "ids",
+            "an id of a data key has 16 bytes",
+        )
+    })
+}
+
+pub(in super::super) fn forget_data_keys(
+    request: &proto::ForgetDataKeysRequest,
+    limits: &Limits,
+) -> Result<ops::ForgetDataKeys> {
+    Ok(ops::ForgetDataKeys {
+        key: key_name("key", &request.key)?,
+        ids: data_key_ids(&request.ids, limits)?,
     })
 }
 
