@@ -13,6 +13,7 @@
 
 mod cli;
 mod data;
+mod kept;
 mod lifecycle;
 mod lines;
 mod local;
