@@ -7,8 +7,8 @@ use bytes::Bytes;
 use keywright_client::{
     Client, Failure, FailureKind,
     proto::{
-        AsymmetricDecryptRequest, DataKeyForm, DecryptDataKeysRequest, ForgetDataKeysRequest,
-        GenerateDataKeysRequest, OaepHash, RewrapRequest,
+        AsymmetricDecryptRequest, DataKeyForm, DecryptDataKeysRequest, GenerateDataKeysRequest,
+        OaepHash, RewrapRequest,
     },
 };
 use serde_json::{Value, json};
@@ -87,19 +87,22 @@ pub(crate) async fn run(client: &Client, command: DataKey, output: Output) -> Re
             }
             opened(&plaintext, due, output)
         }
-        DataKey::Forget { key, ids } => {
-            let asked = ids.len();
-            let request = ForgetDataKeysRequest {
-                key,
-                ids: ids.iter().map(|id| Bytes::copy_from_slice(id)).collect(),
-            };
-            let response = client.crypto().forget_data_keys(request).await?;
-            let forgotten = response.into_inner().forgotten;
-            match output {
-                Output::Table => print(&format!("forgotten: {forgotten} of {asked}\n")),
-                Output::Json => output::json(&json!({ "forgotten": forgotten, "asked": asked })),
-            }
-        }
+        DataKey::Forget { key, ids } => forget(client, key, &ids, output).await,
+    }
+}
+
+async fn forget(
+    client: &Client,
+    key: String,
+    ids: &[[u8; 16]],
+    output: Output,
+) -> Result<(), Failure> {
+    let asked = ids.len();
+    let ids = ids.iter().map(|id| Bytes::copy_from_slice(id)).collect();
+    let forgotten = client.forget_data_keys(&key, ids).await?;
+    match output {
+        Output::Table => print(&format!("forgotten: {forgotten} of {asked}\n")),
+        Output::Json => output::json(&json!({ "forgotten": forgotten, "asked": asked })),
     }
 }
 

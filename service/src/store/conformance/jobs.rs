@@ -47,7 +47,7 @@ pub(super) async fn run(store: &dyn Store) {
     );
 
     let tables = store.open_jobs(JobKind::Table, 9).await.unwrap();
-    assert_eq!(tables, [first.clone()]);
+    assert_eq!(tables, std::slice::from_ref(&first));
     let kept = store.open_jobs(JobKind::Kept, 9).await.unwrap();
     assert!(kept.is_empty());
 
