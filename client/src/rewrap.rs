@@ -27,12 +27,16 @@ mod trials;
 
 use std::time::Duration;
 
+#[cfg(fuzzing)]
+pub use cursor::fuzz_cursor;
 pub use driver::run;
 pub use files::Files;
 pub use patience::Stop;
 pub use place::{Entry, Page, Place, Value, Written};
 pub use server::Server;
 pub use table::{Column, Table};
+#[cfg(fuzzing)]
+pub use text::fuzz_text;
 pub use text::{Text, TextFormat, Whole};
 
 use crate::proto;

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use keywright_service::audit::Log;
+use keywright_service::{audit::Log, store::Anchors};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -11,7 +11,7 @@ fuzz_target!(|bytes: &[u8]| {
     let segment = dir.path().join("00000000000000000001.jsonl");
     fs::write(&segment, bytes).expect("a file");
     let verified = keywright_client::audit::verify(dir.path(), None);
-    let opened = Log::open(dir.path(), 1 << 20, None);
+    let opened = Log::open(dir.path(), 1 << 20, &Anchors::new());
     // Two readers, written apart, agree on what is a log.
     if let (Ok(report), Ok(opened)) = (&verified, &opened) {
         assert_eq!(report.records, opened.log.head().seq);

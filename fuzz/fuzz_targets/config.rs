@@ -8,6 +8,10 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     if let Err(error) = Config::parse(text, Path::new("/etc/keywright/keywrightd.toml")) {
-        assert!(error.to_string().starts_with("/etc/keywright/keywrightd.toml"));
+        assert!(
+            error
+                .to_string()
+                .starts_with("/etc/keywright/keywrightd.toml")
+        );
     }
 });

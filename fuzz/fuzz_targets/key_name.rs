@@ -8,6 +8,9 @@ fuzz_target!(|text: &str| {
     if let Ok(name) = KeyName::parse(text) {
         assert_eq!(name.as_str(), text);
         assert!(text.len() <= 255);
-        assert!(text.split('/').all(|part| !part.is_empty() && part != "." && part != ".."));
+        assert!(
+            text.split('/')
+                .all(|part| !part.is_empty() && part != "." && part != "..")
+        );
     }
 });

@@ -6,6 +6,9 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(attached) = token::decode(bytes) {
-        assert_eq!(token::encode_attached(&attached).as_bytes(), bytes.trim_ascii());
+        assert_eq!(
+            token::encode_attached(&attached).as_bytes(),
+            bytes.trim_ascii()
+        );
     }
 });

@@ -43,6 +43,16 @@ pub(super) fn decode(order: &str, bytes: &[u8]) -> Result<Option<String>, Failur
     }
 }
 
+/// What `fuzz/` drives: a cursor is refused, or is one that we would write.
+#[cfg(fuzzing)]
+pub fn fuzz_cursor(bytes: &[u8]) {
+    if let Ok(Some(after)) = decode("files", bytes)
+        && let Some(again) = encode("files", &after)
+    {
+        assert_eq!(decode("files", &again).expect("ours"), Some(after));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -231,6 +231,35 @@ impl<R: BufRead, W: Whole> Place for Text<R, W> {
 }
 
 /// A token is an envelope, nothing is empty, the rest is foreign.
+/// What `fuzz/` drives: texts that hold anything. A token that is put where a text was is
+/// found there, and nothing else has moved.
+#[cfg(fuzzing)]
+pub fn fuzz_text(bytes: &[u8]) {
+    const TOKEN: &str = "kw1.AAAA";
+    let mut lines = JsonLines::new(bytes, "a.b");
+    while let Ok(Some((_, mut line))) = lines.next() {
+        let Found::Text(old) = line.value() else {
+            continue;
+        };
+        let length = line.text().len() - old.len() + TOKEN.len();
+        line.put(TOKEN);
+        assert_eq!(line.text().len(), length);
+        let again = JsonLines::new(line.text(), "a.b").next();
+        let (_, again) = again.expect("JSON as before").expect("a line");
+        assert_eq!(again.value(), Found::Text(TOKEN.as_bytes()));
+    }
+    let Ok(mut rows) = Rows::open(bytes, "a") else {
+        return;
+    };
+    while let Ok(Some((_, mut row))) = rows.next() {
+        if let Found::Text(_) = row.value() {
+            row.put(TOKEN);
+            assert_eq!(row.value(), Found::Text(TOKEN.as_bytes()));
+            row.text().expect("a row as before");
+        }
+    }
+}
+
 fn value(found: Found<'_>) -> Value {
     match found {
         Found::Nothing => Value::Empty,
