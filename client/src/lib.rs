@@ -46,3 +46,62 @@ pub use stream::{BatchStream, Piece, WAITING};
 pub const HEADER_LEN: usize = 136;
 /// Bytes an item has over its plaintext.
 pub const ITEM_OVERHEAD: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(_: impl Send) {}
+
+    /// Compiles, and that is all: programs do these in tasks.
+    #[expect(dead_code, reason = "nothing of it is to run")]
+    async fn every_call_can_be_done_in_a_task(client: &Client, sealer: &LocalSealer) {
+        let context = Context::new();
+        sent(client.encrypt("k", &context, Vec::new()));
+        sent(client.rewrap(Vec::new()));
+        sent(client.sign("k", Vec::new()));
+        sent(client.key("k"));
+        sent(client.job("j"));
+        sent(client.encrypt_stream::<()>());
+        sent(sealer.seal(&context, &[]));
+        let (read, write) = (std::io::empty, std::io::sink);
+        sent(file::encrypt(
+            client,
+            "k",
+            &context,
+            read(),
+            write(),
+            &|_| {},
+        ));
+        sent(file::encrypt_here(
+            sealer,
+            &context,
+            read(),
+            write(),
+            &|_| {},
+        ));
+        sent(file::decrypt(
+            client,
+            None,
+            &context,
+            read(),
+            write(),
+            &|_| {},
+        ));
+        sent(lines::encrypt(
+            client,
+            "k",
+            &context,
+            read(),
+            write(),
+            &|_| {},
+        ));
+        sent(lines::encrypt_here(
+            sealer,
+            &context,
+            read(),
+            write(),
+            &|_| {},
+        ));
+    }
+}

@@ -87,13 +87,15 @@ impl LocalSealer {
     /// none), and [`FailureKind::Data`] for what is too large to be read back.
     pub async fn seal(&self, context: &Context, items: &[Plain<'_>]) -> Result<Sealed, Failure> {
         let digest = context::digest(context)?;
-        // Each lease may end between being taken and being used; one that ends so again and
-        // again is of no use.
-        for _ in 0..ATTEMPTS {
+        let mut ended = 0;
+        while ended < ATTEMPTS {
             let lease = self.lease().await?;
             if let Some(sealed) = lease.seal(&digest, items)? {
                 return Ok(sealed);
             }
+            // Others were quicker and used it up; or it ended before it was used, and one
+            // that does so again and again is of no use.
+            ended += u32::from(!lease.is_used_up());
         }
         Err(lease::over())
     }
@@ -119,7 +121,7 @@ impl LocalSealer {
     }
 }
 
-/// Leases asked for in one call.
+/// Leases that may end before they are used, in one call.
 const ATTEMPTS: u32 = 3;
 
 /// Header and items as the server would answer.

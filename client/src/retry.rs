@@ -57,10 +57,11 @@ impl Default for Attempts {
 ///
 /// # Errors
 /// The last answer.
-pub async fn repeat<T>(
-    attempts: Attempts,
-    call: impl AsyncFn() -> Result<tonic::Response<T>, Status>,
-) -> Result<T, Failure> {
+pub async fn repeat<T, F>(attempts: Attempts, call: impl Fn() -> F) -> Result<T, Failure>
+where
+    // Named, so that what comes of it can be sent to another task.
+    F: Future<Output = Result<tonic::Response<T>, Status>>,
+{
     let mut pause = attempts.pause;
     for _ in 1..attempts.most {
         match call().await {

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{TryStreamExt, stream};
 
 use super::{
     IN_FLIGHT, Piece, Pieces, Progress, Summary,
@@ -31,7 +31,7 @@ pub async fn encrypt(
     output: impl Write,
     progress: Progress<'_>,
 ) -> Result<Summary, Failure> {
-    let seal = async |file: &FileHeader, piece| there(client, key, context, file, piece).await;
+    let seal = |file, piece| there(client, key, context, file, piece);
     all(seal, input, output, progress).await
 }
 
@@ -46,16 +46,19 @@ pub async fn encrypt_here(
     output: impl Write,
     progress: Progress<'_>,
 ) -> Result<Summary, Failure> {
-    let seal = async |file: &FileHeader, piece| here(sealer, context, file, piece).await;
+    let seal = |file, piece| here(sealer, context, file, piece);
     all(seal, input, output, progress).await
 }
 
-async fn all(
-    seal: impl AsyncFn(&FileHeader, Piece) -> Result<Segment, Failure>,
+async fn all<F>(
+    seal: impl Fn(FileHeader, Piece) -> F,
     input: impl Read,
     mut output: impl Write,
     progress: Progress<'_>,
-) -> Result<Summary, Failure> {
+) -> Result<Summary, Failure>
+where
+    F: Future<Output = Result<Segment, Failure>>,
+{
     let header = FileHeader::new()?;
     let out = |e| Failure::io("output", &e);
     let mut summary = Summary {
@@ -63,8 +66,8 @@ async fn all(
         ..Summary::default()
     };
     let sealed = stream::iter(Pieces::new(input, header.plain_segment_bytes()))
-        .map(async |piece| seal(&header, piece?).await)
-        .buffered(IN_FLIGHT);
+        .map_ok(|piece| seal(header, piece))
+        .try_buffered(IN_FLIGHT);
     let mut sealed = std::pin::pin!(sealed);
     while let Some(segment) = sealed.try_next().await? {
         if summary.segments == 0 {
@@ -87,7 +90,7 @@ async fn there(
     client: &Client,
     key: &str,
     context: &Context,
-    file: &FileHeader,
+    file: FileHeader,
     piece: Piece,
 ) -> Result<Segment, Failure> {
     let taken = piece.bytes.len() as u64;
@@ -121,7 +124,7 @@ async fn there(
 async fn here(
     sealer: &LocalSealer,
     context: &Context,
-    file: &FileHeader,
+    file: FileHeader,
     piece: Piece,
 ) -> Result<Segment, Failure> {
     let lengths = file.plain_lengths(piece.bytes.len());

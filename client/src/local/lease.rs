@@ -98,7 +98,12 @@ impl Lease {
 
     /// May something be sealed under it now?
     pub(super) fn goes_on(&self) -> bool {
-        self.envelopes_left.load(Ordering::Relaxed) > 0 && self.in_time(&self.held())
+        !self.is_used_up() && self.in_time(&self.held())
+    }
+
+    /// Has it sealed as often as it may?
+    pub(super) fn is_used_up(&self) -> bool {
+        self.envelopes_left.load(Ordering::Relaxed) == 0
     }
 
     /// Seals a batch; None when the lease is over.

@@ -223,6 +223,17 @@ async fn a_lease_ends_by_time_and_by_number() {
         seal(&sealer).await.unwrap();
     }
     assert_eq!(it.records("LeaseDataKey").len(), 3, "two, two and one");
+    // Many at once: each gets its turn.
+    let sealer = std::sync::Arc::new(sealer);
+    let seals = (0..40).map(|_| {
+        let sealer = std::sync::Arc::clone(&sealer);
+        tokio::spawn(async move { seal(&sealer).await })
+    });
+    for sealed in seals.collect::<Vec<_>>() {
+        sealed.await.unwrap().unwrap();
+    }
+    let leases = it.records("LeaseDataKey").len();
+    assert!((23..=24).contains(&leases), "{leases}");
     lend(&it, KEY, 1).await.unwrap();
     let mut signs = borrow(&it).await.unwrap();
     let began = Instant::now();
