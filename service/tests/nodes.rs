@@ -42,6 +42,7 @@ use keywright_service::{
     config::Limits,
     key::TenantId,
     ops::{
+        job::work_on_kept,
         keep_rules,
         pki::{Ocsp, Question},
         save_last_use,
@@ -379,6 +380,65 @@ async fn jobs_wait_for_who_does_not_know_and_the_gate_hears_of_every_use() {
         .unwrap_err();
     assert_eq!(reason(&e), "KEY_VERSION_IN_USE");
     assert!(e.message().contains("used to open"), "{e:?}");
+}
+
+/// A node that stands still in the midst of a job over kept data keys: another one goes on,
+/// and nothing counts twice when the first wakes up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_job_over_kept_data_keys_goes_on_on_another_node() {
+    let mut nodes = three("kept").await;
+    nodes[0].create("red", "k").await;
+    let known = async || show(&nodes[1]).await.is_ok();
+    until(SOON, "a new key", known).await;
+    let user = nodes[1].client("red", "user").await;
+    let request = proto::GenerateDataKeysRequest {
+        key: "k".into(),
+        lengths: vec![32; 400],
+        keep: true,
+        ..Default::default()
+    };
+    let made = user.crypto().generate_data_keys(request).await.unwrap();
+    let made = made.into_inner().data_keys;
+    rotate(&nodes[0], LONG).await.unwrap();
+    let worker = nodes[2].client("red", "rewrap").await;
+    let create = proto::CreateJobRequest {
+        key: "k".into(),
+        kind: proto::JobKind::Kept.into(),
+        rate_per_second: 100,
+        ..Default::default()
+    };
+    let job = worker.create_job(create).await.unwrap();
+    let looks = async || worker.job(&job.id).await.unwrap();
+
+    let first = Arc::clone(&nodes[0].app);
+    let works = tokio::spawn(async move { work_on_kept(&first).await });
+    until(LONG, "the first step", async || looks().await.steps > 0).await;
+    nodes[0].freeze();
+    works.await.unwrap();
+    let stopped = looks().await;
+    assert!(stopped.ended_unix_ms == 0, "it was fenced in the midst");
+    // The others wait for its lease of the job, whoever is first by now.
+    until(2 * LONG, "the end of the job", async || {
+        for node in &nodes[1..] {
+            work_on_kept(&node.app).await;
+        }
+        looks().await.ended_unix_ms != 0
+    })
+    .await;
+    nodes[0].thaw();
+    let counts = looks().await.counts.unwrap();
+    // What the first had moved and could not tell any more was found where it belongs.
+    assert_eq!(counts.seen, 400, "{counts:?}");
+    assert_eq!(counts.moved + counts.current, 400, "{counts:?}");
+    let request = proto::DecryptDataKeysRequest {
+        ids: made.iter().map(|k| k.id.clone()).collect(),
+        ..Default::default()
+    };
+    let opened = user.crypto().decrypt_data_keys(request).await.unwrap();
+    let opened = opened.into_inner();
+    assert!(opened.rewrap_due.is_empty());
+    let same = opened.plaintexts.iter().zip(&made);
+    assert!(same.into_iter().all(|(a, b)| *a == b.plaintext));
 }
 
 /// Root and intermediate with OCSP, made on the first node and known to all.
