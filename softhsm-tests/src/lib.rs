@@ -135,5 +135,6 @@ pub fn token() -> TokenConfig {
         serial: Some(serial),
         pin: PinSource::Given(Pin::new("123456".into()), "the test"),
         pin_latch: Some(dir().join("pin-latch")),
+        scout: None,
     }
 }

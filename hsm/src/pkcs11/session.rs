@@ -15,8 +15,9 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::{
     classify::{self, Class},
-    device::{Connection, Device, SessionSlot, logged_in},
+    device::{Connection, Device, logged_in},
     mechanism,
+    module::SessionSlot,
     params::Params,
     raw::HOT_BUFFER,
     template,
@@ -150,7 +151,7 @@ impl Token for Pkcs11Token {
     fn destroy(&mut self, id: ObjectId, spec: KeySpec) -> Result<()> {
         self.with(|at| {
             let handle = at.find(id, spec)?.ok_or_else(|| missing(id))?;
-            at.device.handles.write().remove(&id);
+            at.device.seat().handles.write().remove(&id);
             at.destroy(handle, id, spec)
         })
     }
@@ -166,7 +167,7 @@ impl Token for Pkcs11Token {
     fn check(&mut self, canary: Option<&KeyRef>) -> Result<()> {
         // Requests fail fast while the token is down; the health check is what
         // brings it back, at the pace of the back-off.
-        if self.device.state() == State::Down {
+        if self.device.seat().state() == State::Down {
             self.epoch = self.device.epoch();
             return Err(Error::new(Kind::Gone, "the HSM is down").with_remedy(Remedy::Module));
         }
@@ -189,7 +190,7 @@ impl Token for Pkcs11Token {
             let climbed = match rung {
                 Remedy::None => return Err(lost.clone()),
                 Remedy::Session => {
-                    self.slot.lock().take();
+                    self.device.drop_session(&self.slot);
                     Ok(())
                 }
                 Remedy::Login => self.device.log_in_again(seen),
@@ -207,6 +208,13 @@ impl Token for Pkcs11Token {
     }
 }
 
+impl Drop for Pkcs11Token {
+    /// Closing a session is a call into the module, too.
+    fn drop(&mut self) {
+        self.device.drop_session(&self.slot);
+    }
+}
+
 /// One call: the device, the epoch's connection and this worker's session.
 pub(super) struct At<'a> {
     pub(super) device: &'a Device,
@@ -217,7 +225,7 @@ pub(super) struct At<'a> {
 impl At<'_> {
     /// The proved handle of a key in this epoch.
     fn resolve(&self, key: &KeyRef) -> Result<ObjectHandle> {
-        if let Some(handle) = self.device.handles.read().get(&key.object) {
+        if let Some(handle) = self.device.seat().handles.read().get(&key.object) {
             return Ok(*handle);
         }
         self.resolve_anew(key, Remedy::None)
@@ -231,7 +239,11 @@ impl At<'_> {
             return Err(missing(key.object).with_remedy(if_absent));
         };
         self.prove(handle, key)?;
-        self.device.handles.write().insert(key.object, handle);
+        self.device
+            .seat()
+            .handles
+            .write()
+            .insert(key.object, handle);
         Ok(handle)
     }
 
@@ -334,7 +346,7 @@ impl At<'_> {
         };
         Ok(self
             .device
-            .raw
+            .raw()
             .sign(self.session, mechanism, &params, handle, &input))
     }
 
@@ -344,7 +356,7 @@ impl At<'_> {
         hash: Hash,
         message: &[u8],
     ) -> Result<Vec<u8>, CK_RV> {
-        let tag = self.device.raw.sign(
+        let tag = self.device.raw().sign(
             self.session,
             mechanism::hmac(hash),
             &Params::None,
@@ -364,7 +376,7 @@ impl At<'_> {
         how: Oaep,
         ciphertext: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, CK_RV> {
-        self.device.raw.decrypt(
+        self.device.raw().decrypt(
             self.session,
             cryptoki_sys::CKM_RSA_PKCS_OAEP,
             &mechanism::oaep(how),
@@ -394,7 +406,7 @@ impl At<'_> {
         let mut out = [0; HOT_BUFFER];
         let n = self
             .device
-            .raw
+            .raw()
             .gcm_encrypt(self.session, handle, &iv, aad, dek, &mut out)?;
         let sealed = out
             .get(..n)
@@ -415,7 +427,7 @@ impl At<'_> {
         let mut out = [0; HOT_BUFFER];
         let n = self
             .device
-            .raw
+            .raw()
             .gcm_decrypt(self.session, handle, iv, aad, sealed, &mut out);
         let dek = match n {
             Ok(Dek::LEN) => out.first_chunk_mut().map(Dek::take),
@@ -446,7 +458,7 @@ impl At<'_> {
 
     /// The handle died: with the login, with the token, or alone.
     fn lost_handle(&self, function: &str, rv: RvError, key: &KeyRef) -> Error {
-        self.device.handles.write().remove(&key.object);
+        self.device.seat().handles.write().remove(&key.object);
         if let Err(e) = self.alive() {
             return e;
         }

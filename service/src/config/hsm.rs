@@ -101,6 +101,7 @@ impl HsmConfig {
             serial: self.token_serial.clone(),
             pin: self.pin()?,
             pin_latch: Some(data_dir.join("pin-refused")),
+            scout: None,
         })
     }
 
