@@ -189,7 +189,7 @@ impl Device {
         match self.seat.state() {
             State::Ready => {}
             State::Blocked => return Err(blocked(&self.config)),
-            State::Down => {
+            State::Down | State::Diverged => {
                 return Err(Error::new(
                     Kind::Gone,
                     "the HSM cannot be reached; reconnecting by itself",

@@ -129,7 +129,7 @@ impl Seat {
         let number = match state {
             State::Ready => READY,
             State::Blocked => BLOCKED,
-            State::Down => DOWN,
+            State::Down | State::Diverged => DOWN,
         };
         self.state.store(number, Ordering::Release);
     }

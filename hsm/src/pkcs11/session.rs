@@ -266,16 +266,16 @@ impl At<'_> {
     pub(super) fn prove(&self, handle: ObjectHandle, key: &KeyRef) -> Result<()> {
         let wrong = |why: String| {
             Error::new(
-                Kind::Fault,
+                Kind::OtherKey,
                 format!(
                     "the object with CKA_ID {} is not the key it should be: {why}",
                     key.object
                 ),
             )
+            .of_key(key.object)
             .with_remedy(Remedy::Session)
         };
-        let by_number =
-            |rv: CK_RV| wrong(classify::from_number(rv).map_or_else(String::new, classify::name));
+        let by_number = |rv: CK_RV| self.no_proof(rv).unwrap_or_else(|| wrong(rv_name(rv)));
         let is_it = match &key.proof {
             KeyProof::Wrapped(wrapped) => {
                 let dek = self
@@ -298,6 +298,16 @@ impl At<'_> {
             Ok(())
         } else {
             Err(wrong("another value came out".into()))
+        }
+    }
+
+    /// Why a proof could not be asked for; `None`: it was, and this was the answer.
+    fn no_proof(&self, rv: CK_RV) -> Option<Error> {
+        let rv = classify::from_number(rv)?;
+        match classify::classify(rv) {
+            // Also what a token answers that is gone.
+            Class::Caller | Class::Policy | Class::Ambiguous => self.alive().err(),
+            _ => Some(classify::explain("the proof of a key", rv)),
         }
     }
 
@@ -496,6 +506,10 @@ fn parameters_refused(rv: CK_RV) -> bool {
     rv == ck::CKR_MECHANISM_PARAM_INVALID || rv == ck::CKR_ARGUMENTS_BAD
 }
 
+fn rv_name(rv: CK_RV) -> String {
+    classify::from_number(rv).map_or_else(String::new, classify::name)
+}
+
 fn cannot(what: &str) -> Error {
     Error::new(Kind::Unsupported, format!("this token cannot do {what}"))
 }
@@ -512,4 +526,5 @@ fn missing(id: ObjectId) -> Error {
         Kind::NoSuchKey,
         format!("the token shows no key with CKA_ID {id}; Keywright deleted nothing"),
     )
+    .of_key(id)
 }

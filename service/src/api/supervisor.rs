@@ -79,6 +79,7 @@ fn status(app: &App) -> &'static str {
         (State::Down, true) => "not ready: the HSM is down",
         (State::Down, false) => "not ready: the HSM is down, the audit log cannot be written",
         (State::Blocked, _) => "not ready: the PIN was refused",
+        (State::Diverged, _) => "not ready: the HSM does not hold the appliance's own key",
     }
 }
 
