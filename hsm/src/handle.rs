@@ -379,6 +379,12 @@ impl Hsm {
         self.group.status()
     }
 
+    /// Do all of them serve?
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.group.members().all(Member::serves)
+    }
+
     /// Jobs that wait for a worker now.
     #[must_use]
     pub fn queued_jobs(&self) -> usize {

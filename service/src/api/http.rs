@@ -44,6 +44,7 @@ async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
         hsm::State::Ready => "ready",
         hsm::State::Down => "down",
         hsm::State::Blocked => "blocked: the PIN was refused",
+        hsm::State::Diverged => "diverged: it does not hold the appliance's own key",
     };
     let audit = if admin.app.audit.healthy() {
         "ready"
@@ -61,7 +62,14 @@ async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let body = serde_json::json!({ "ready": ready, "hsm": hsm, "audit": audit, "node": node });
+    let mut body = serde_json::json!({ "ready": ready, "hsm": hsm, "audit": audit, "node": node });
+    let tokens = admin.app.hsm.tokens();
+    if tokens.len() > 1 {
+        let states = tokens
+            .iter()
+            .map(|t| (t.name.clone(), t.state.name().into()));
+        body["tokens"] = serde_json::Value::Object(states.collect());
+    }
     (
         status,
         [("content-type", "application/json")],
