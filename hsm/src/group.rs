@@ -271,6 +271,20 @@ impl Group {
         }
     }
 
+    /// Whatever is done on all tokens or on none can be begun.
+    pub(crate) fn all_reachable(&self) -> Result<()> {
+        match self.members().find(|m| !m.is_reachable()) {
+            None => Ok(()),
+            Some(away) => Err(Error::new(
+                Kind::Gone,
+                format!(
+                    "the token {} cannot be reached and may hold the key; nothing was destroyed",
+                    away.name()
+                ),
+            )),
+        }
+    }
+
     /// On every token, or on none as far as that can be known before. The primary is the
     /// last: who finds the key gone there may take it for gone.
     pub(crate) async fn destroy(
@@ -279,15 +293,7 @@ impl Group {
         spec: KeySpec,
         deadline: Instant,
     ) -> Result<()> {
-        if let Some(away) = self.members().find(|m| !m.is_reachable()) {
-            return Err(Error::new(
-                Kind::Gone,
-                format!(
-                    "the token {} cannot be reached and may hold the key; nothing was destroyed",
-                    away.name()
-                ),
-            ));
-        }
+        self.all_reachable()?;
         let mut destroyed = false;
         let members = self.others.iter().rev().chain([&self.first]);
         for member in members {

@@ -280,6 +280,14 @@ impl Hsm {
         self.group.destroy(id, spec, deadline).await
     }
 
+    /// Could a key be destroyed now? It may be on any of the tokens.
+    ///
+    /// # Errors
+    /// [`Kind::Gone`], with the token that cannot be reached.
+    pub fn can_destroy(&self) -> Result<()> {
+        self.group.all_reachable()
+    }
+
     /// As [`Token::describe`], of the primary token.
     ///
     /// # Errors
