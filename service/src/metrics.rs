@@ -87,15 +87,6 @@ pub fn describe() {
         "HSM jobs turned away because the queue was full"
     );
     describe_counter!(HSM_RETRIED, "HSM jobs repeated after a recovery");
-    describe_counter!(
-        HSM_MOVED,
-        "HSM jobs that went on to another token, by operation"
-    );
-    describe_gauge!(TOKEN_STATE, "1 for the state each token is in");
-    describe_gauge!(
-        TOKEN_LACKS,
-        "Keys wanted of a token that it does not show, or shows others in the place of"
-    );
     describe_gauge!(HSM_UP, "1 when the HSM can be used");
     describe_gauge!(
         HSM_ORPHANS,
@@ -117,7 +108,6 @@ pub fn describe() {
         ROTATION_DUE,
         "Keys whose primary version has wrapped 2^30 times or more"
     );
-    describe_gauge!(HSM_STATE, "1 for the state the token is in");
     describe_gauge!(HSM_QUEUED, "HSM jobs that wait for a worker");
     describe_gauge!(
         WRAPS_LEFT,
@@ -133,9 +123,27 @@ pub fn describe() {
         "Seconds until the next scheduled destruction; NaN when there is none"
     );
     describe_counter!(RELOADS, "Reloads of certificates and policies by result");
+    describe_tokens();
     describe_public();
     describe_acme();
     from_zero();
+}
+
+/// Several tokens that hold the same keys.
+fn describe_tokens() {
+    describe_gauge!(
+        HSM_STATE,
+        "1 for the state the HSM is in: ready when one of its tokens is"
+    );
+    describe_counter!(
+        HSM_MOVED,
+        "HSM jobs that went on to another token, by operation"
+    );
+    describe_gauge!(TOKEN_STATE, "1 for the state each token is in");
+    describe_gauge!(
+        TOKEN_LACKS,
+        "Keys wanted of a token that it does not show, or shows others in the place of"
+    );
 }
 
 /// The public door of the PKI.

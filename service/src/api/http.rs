@@ -62,14 +62,16 @@ async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let mut body = serde_json::json!({ "ready": ready, "hsm": hsm, "audit": audit, "node": node });
-    let tokens = admin.app.hsm.tokens();
-    if tokens.len() > 1 {
-        let states = tokens
-            .iter()
-            .map(|t| (t.name.clone(), t.state.name().into()));
-        body["tokens"] = serde_json::Value::Object(states.collect());
-    }
+    let tokens: serde_json::Map<_, _> = admin
+        .app
+        .hsm
+        .tokens()
+        .into_iter()
+        .map(|t| (t.name, t.state.name().into()))
+        .collect();
+    let body = serde_json::json!({
+        "ready": ready, "hsm": hsm, "audit": audit, "node": node, "tokens": tokens,
+    });
     (
         status,
         [("content-type", "application/json")],
