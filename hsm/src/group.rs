@@ -204,11 +204,18 @@ impl Group {
         J: OnKeys + Clone + Send + Sync + 'static,
         T: Send + 'static,
     {
-        let batch = jobs.to_vec();
+        let (batch, watched) = (jobs.to_vec(), Arc::clone(&member.watched));
         let leave = || op.repeatable() && self.choose(jobs, Some(member)).is_some();
+        let mut again = false;
         let run = move |token: &mut dyn Token| {
-            let items = batch.iter();
-            items.map(|job| settle(one(token, job))).collect()
+            let again = std::mem::replace(&mut again, true);
+            let items = batch.iter().map(|job| {
+                let result = one(token, job);
+                // Each is a sign of life, however many there are.
+                watched.load.moved();
+                settle(result, again)
+            });
+            items.collect()
         };
         let results = match member.call(Lane::Work, op, deadline, leave, run).await {
             Ok(results) => results,
@@ -242,14 +249,16 @@ impl Group {
     }
 
     /// On every token that can be reached, side by side. One that is lost meanwhile does
-    /// not count where another has answered.
+    /// not count where another has answered. Nothing is put on a token that is no copy.
     pub(crate) async fn everywhere<T: Send + 'static>(
         &self,
         op: Op,
         deadline: Instant,
         run: impl Fn(&mut dyn Token) -> Result<T> + Clone + Send + 'static,
     ) -> Result<Vec<T>> {
-        let mut asked: Vec<&Member> = self.members().filter(|m| m.is_reachable()).collect();
+        let ours = |m: &Member| op != Op::Put || m.watched.state() != State::Diverged;
+        let reachable = self.members().filter(|m| m.is_reachable() && ours(m));
+        let mut asked: Vec<&Member> = reachable.collect();
         if asked.is_empty() {
             asked.push(&self.first);
         }
@@ -307,7 +316,7 @@ impl Group {
         if destroyed {
             Ok(())
         } else {
-            let text = format!("no token shows a key with CKA_ID {id}");
+            let text = format!("no token shows the object {id}");
             Err(Error::new(Kind::NoSuchKey, text).of_key(id))
         }
     }
@@ -318,9 +327,11 @@ fn lacks(kind: Kind) -> bool {
 }
 
 /// What concerns one item only stays in its place; what concerns the token ends the
-/// job, so that it can be recovered and repeated.
-fn settle<T>(result: Result<T>) -> Result<Result<T>> {
+/// job, so that it can be recovered and repeated. Another key than it should be may be a
+/// broken session once; the second time it is another key, and the neighbours' are not.
+fn settle<T>(result: Result<T>, again: bool) -> Result<Result<T>> {
     match result {
+        Err(e) if again && e.kind() == Kind::OtherKey => Ok(Err(e)),
         Err(e) if e.remedy() != Remedy::None => Err(e),
         settled => Ok(settled),
     }

@@ -332,17 +332,20 @@ impl Hsm {
         Ok(shown.into_iter().flatten().collect())
     }
 
-    /// As [`Token::put_data`], on all tokens that can be reached. After [`Kind::Late`]
-    /// nobody knows whether it was put.
+    /// As [`Token::put_data`], on all tokens that can be reached; on how many. After
+    /// [`Kind::Late`] nobody knows whether it was put.
     ///
     /// # Errors
     /// As for [`Token::put_data`], and [`Kind::Busy`] or [`Kind::Late`].
-    pub async fn put_data(&self, label: String, value: Vec<u8>, deadline: Instant) -> Result<()> {
+    pub async fn put_data(
+        &self,
+        label: String,
+        value: Vec<u8>,
+        deadline: Instant,
+    ) -> Result<usize> {
         let put = move |token: &mut dyn Token| token.put_data(&label, &value);
-        self.group
-            .everywhere(Op::Put, deadline, put)
-            .await
-            .map(drop)
+        let done = self.group.everywhere(Op::Put, deadline, put).await?;
+        Ok(done.len())
     }
 
     /// As [`Token::check`] on a worker's session, of one token.

@@ -143,7 +143,7 @@ impl Watched {
     }
 }
 
-/// Jobs of the workers: how many there are, and when one last began or ended.
+/// Jobs of the workers: how many there are, and when something was last done.
 pub(crate) struct Load {
     born: Instant,
     workers: AtomicUsize,
@@ -168,7 +168,7 @@ impl Load {
         self.jobs.load(Ordering::Acquire)
     }
 
-    /// Every worker is at a job, and none has ended or begun one for too long.
+    /// Every worker is at a job, and none has done anything for too long.
     pub(crate) fn silent(&self) -> bool {
         let all = self.running.load(Ordering::Acquire) >= self.workers.load(Ordering::Acquire);
         all && self
@@ -181,7 +181,8 @@ impl Load {
         u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn moved(&self) {
+    /// Something was done.
+    pub(crate) fn moved(&self) {
         self.moved_ms.store(self.now_ms(), Ordering::Release);
     }
 }
