@@ -134,6 +134,8 @@ impl Error {
                 | Kind::Busy
                 | Kind::NoSuchKey
                 | Kind::OtherKey
+                | Kind::Unsupported
+                | Kind::Fault
         )
     }
 

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
 use crate::{
-    Connector, KeySpec, Lane, ObjectId, Observer, Op, Options, Place, Result, State, Token,
+    Connector, KeyRef, KeySpec, Lane, ObjectId, Observer, Op, Options, Place, Result, State, Token,
     error::{Error, Kind, Remedy},
     job::OnKeys,
     member::Member,
@@ -278,6 +278,18 @@ impl Group {
             Some(e) if answers.is_empty() => Err(e),
             _ => Ok(answers),
         }
+    }
+
+    /// The tokens that prove now that they hold the key.
+    pub(crate) async fn holders(&self, key: &KeyRef, deadline: Instant) -> Vec<String> {
+        let asked: Vec<&Member> = self.members().filter(|m| m.is_reachable()).collect();
+        let calls = asked.iter().map(|m| {
+            let key = key.clone();
+            m.admin(Op::Check, deadline, move |token| token.check(Some(&key)))
+        });
+        let answers = join_all(calls).await;
+        let holders = asked.iter().zip(answers).filter(|(_, a)| a.is_ok());
+        holders.map(|(m, _)| m.name().to_owned()).collect()
     }
 
     /// Whatever is done on all tokens or on none can be begun.

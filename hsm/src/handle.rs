@@ -300,6 +300,11 @@ impl Hsm {
             .await
     }
 
+    /// Names of the tokens that prove now that they hold the key.
+    pub async fn holders(&self, key: &KeyRef, deadline: Instant) -> Vec<String> {
+        self.group.holders(key, deadline).await
+    }
+
     /// As [`Token::objects`], of all tokens that can be reached; what several of them show
     /// is there once.
     ///

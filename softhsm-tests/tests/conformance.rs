@@ -59,6 +59,7 @@ const CASES: &[Case] = &[
         a_missing_copy_joins,
     ),
     ("a_copy_with_another_key_is_found", a_diverged_copy),
+    ("a_copy_that_could_leave_is_not_used", an_extractable_copy),
     ("a_copy_with_a_wrong_pin_is_tried_once", a_copys_wrong_pin),
     ("a_thousand_objects_do_not_slow_the_hot_path", many_objects),
 ];
@@ -395,6 +396,8 @@ fn a_diverged_copy() {
     runtime().block_on(async {
         hsm.watch(canary.clone());
         until("both serve", &hsm, &BOTH).await;
+        assert_eq!(hsm.holders(&canary, soon()).await, ["t1", "t2"]);
+        assert_eq!(hsm.holders(&key, soon()).await, ["t1"]);
         let id = ObjectId::random().unwrap();
         let new = hsm.generate(id, KeySpec::Aes256, "new".into(), soon());
         let new = new.await.unwrap().key;
@@ -423,6 +426,39 @@ fn a_diverged_copy() {
         let copy = hsm.tokens().remove(1);
         assert_eq!((copy.diverged, copy.state), (1, State::Ready), "{copy:?}");
         assert!(copy.missing >= 1, "{copy:?}");
+    });
+    hsm.close();
+}
+
+/// The same keys, and the copies could be wrapped out of the token: CKA_EXTRACTABLE is
+/// turned in SoftHSM2's files, where a boolean is its type, its kind and itself.
+fn an_extractable_copy() {
+    let (first, second, [canary, key]) = original_and_copy();
+    let mut extractable = 0x162u64.to_be_bytes().to_vec();
+    extractable.extend(1u64.to_be_bytes());
+    let copy = token_folder(&dir().join("tokens"), "t2");
+    let turned = fs::read_dir(copy)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|path| {
+            let mut bytes = fs::read(path).unwrap();
+            let len = extractable.len();
+            let at = bytes.windows(len).position(|w| w == extractable);
+            if let Some(at) = at {
+                assert_eq!(bytes[at + len], 0);
+                bytes[at + len] = 0xff;
+                fs::write(path, bytes).unwrap();
+            }
+            at.is_some()
+        })
+        .count();
+    assert_eq!(turned, 2);
+    let hsm = group(&[&first, &second], Arc::default());
+    runtime().block_on(async {
+        assert_eq!(hsm.holders(&key, soon()).await, ["t1"]);
+        hsm.watch(canary);
+        until("it is found", &hsm, &[State::Ready, State::Diverged]).await;
+        used(&hsm, &key).await.unwrap();
     });
     hsm.close();
 }

@@ -239,12 +239,21 @@ impl At<'_> {
             return Err(missing(key.object).with_remedy(if_absent));
         };
         self.prove(handle, key)?;
-        self.device
-            .seat()
-            .handles
-            .write()
-            .insert(key.object, handle);
+        self.stays_inside(handle, key)?;
+        let mut handles = self.device.seat().handles.write();
+        handles.insert(key.object, handle);
         Ok(handle)
+    }
+
+    /// What was seen of the original is not true of every copy.
+    fn stays_inside(&self, handle: ObjectHandle, key: &KeyRef) -> Result<()> {
+        let evidence = self.evidence(handle, key.object, key.spec);
+        if (evidence.sensitive, evidence.extractable) == (Some(true), Some(false)) {
+            return Ok(());
+        }
+        // A token that is gone says nothing about its keys.
+        self.alive()?;
+        Err(not_itself(key, "it could leave this token"))
     }
 
     pub(super) fn find(&self, id: ObjectId, spec: KeySpec) -> Result<Option<ObjectHandle>> {
@@ -256,26 +265,19 @@ impl At<'_> {
             [] => Ok(None),
             [one] => Ok(Some(*one)),
             _ => Err(Error::new(
-                Kind::Fault,
+                Kind::OtherKey,
                 format!("several objects on the token have CKA_ID {id}; none of them is used"),
-            )),
+            )
+            .of_key(id)),
         }
     }
 
     /// Asks the key for its proof: this handle is that key, and the token works.
     pub(super) fn prove(&self, handle: ObjectHandle, key: &KeyRef) -> Result<()> {
-        let wrong = |why: String| {
-            Error::new(
-                Kind::OtherKey,
-                format!(
-                    "the object with CKA_ID {} is not the key it should be: {why}",
-                    key.object
-                ),
-            )
-            .of_key(key.object)
-            .with_remedy(Remedy::Session)
+        let by_number = |rv: CK_RV| {
+            let refused = || not_itself(key, &rv_name(rv));
+            self.no_proof(rv).unwrap_or_else(refused)
         };
-        let by_number = |rv: CK_RV| self.no_proof(rv).unwrap_or_else(|| wrong(rv_name(rv)));
         let is_it = match &key.proof {
             KeyProof::Wrapped(wrapped) => {
                 let dek = self
@@ -297,7 +299,7 @@ impl At<'_> {
         if is_it {
             Ok(())
         } else {
-            Err(wrong("another value came out".into()))
+            Err(not_itself(key, "another value came out"))
         }
     }
 
@@ -504,6 +506,15 @@ pub(super) fn of_its_length(bits: RsaBits, ciphertext: &[u8]) -> Result<()> {
 fn parameters_refused(rv: CK_RV) -> bool {
     use cryptoki_sys as ck;
     rv == ck::CKR_MECHANISM_PARAM_INVALID || rv == ck::CKR_ARGUMENTS_BAD
+}
+
+fn not_itself(key: &KeyRef, why: &str) -> Error {
+    let id = key.object;
+    let text = format!("the object with CKA_ID {id} is not the key it should be: {why}");
+    // A broken session could say so, too.
+    Error::new(Kind::OtherKey, text)
+        .of_key(id)
+        .with_remedy(Remedy::Session)
 }
 
 fn rv_name(rv: CK_RV) -> String {
