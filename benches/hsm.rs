@@ -67,6 +67,7 @@ fn main() {
         serial: None,
         pin: PinSource::Given(pin(), "the benchmark"),
         pin_latch: None,
+        scout: None,
     })
     .unwrap();
     let options = Options {

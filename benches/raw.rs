@@ -156,6 +156,7 @@ pub fn serve_raw(module: PathBuf) {
         serial: None,
         pin: PinSource::Given(pin(), "the benchmark"),
         pin_latch: None,
+        scout: None,
     })
     .unwrap();
     let mut admin = device.connect(Lane::Admin).unwrap();

@@ -247,7 +247,7 @@ fn substituted(c: &dyn Connector) {
         .unwrap();
     assert_eq!(
         other.wrap(&mixed, &AAD, &dek()).unwrap_err().kind(),
-        Kind::Fault
+        Kind::OtherKey
     );
     token
         .recover(&Error::new(Kind::Stale, "conformance").with_remedy(Remedy::Session))
@@ -465,7 +465,7 @@ fn substituted_pair(c: &dyn Connector) {
         .recover(&Error::new(Kind::Stale, "conformance").with_remedy(Remedy::Login))
         .unwrap();
     let e = token.sign(&mixed, Signing::Ecdsa, &[1; 32]).unwrap_err();
-    assert_eq!(e.kind(), Kind::Fault);
+    assert_eq!((e.kind(), e.key()), (Kind::OtherKey, Some(a.object)));
     token
         .recover(&Error::new(Kind::Stale, "conformance").with_remedy(Remedy::Session))
         .unwrap();

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::ObjectId;
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -19,6 +21,9 @@ pub enum Kind {
     NoSuchKey,
     /// The operator: this token cannot do that.
     Unsupported,
+    /// The operator: the token shows another key under the id of this one. It is not used
+    /// there.
+    OtherKey,
     /// Nobody yet: a handle, session or login was lost and can be had again.
     Stale,
     /// The operator: the token cannot be reached.
@@ -46,6 +51,7 @@ impl Kind {
             Self::Refused => "refused",
             Self::NoSuchKey => "no_such_key",
             Self::Unsupported => "unsupported",
+            Self::OtherKey => "other_key",
             Self::Stale => "stale",
             Self::Gone => "gone",
             Self::Blocked => "blocked",
@@ -75,6 +81,7 @@ pub enum Remedy {
 pub struct Error {
     kind: Kind,
     remedy: Remedy,
+    key: Option<ObjectId>,
     text: String,
 }
 
@@ -85,8 +92,16 @@ impl Error {
         Self {
             kind,
             remedy: Remedy::None,
+            key: None,
             text: text.into(),
         }
+    }
+
+    /// The same error, of one key.
+    #[must_use]
+    pub fn of_key(mut self, key: ObjectId) -> Self {
+        self.key = Some(key);
+        self
     }
 
     /// The same error with the rung of the ladder to start from.
@@ -100,6 +115,28 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Which key it is about, where that is known.
+    #[must_use]
+    pub fn key(&self) -> Option<ObjectId> {
+        self.key
+    }
+
+    /// Could another token that holds the same keys do it?
+    pub(crate) fn is_of_this_token(&self) -> bool {
+        let lost = self.remedy != Remedy::None;
+        lost || matches!(
+            self.kind,
+            Kind::Gone
+                | Kind::Stale
+                | Kind::Blocked
+                | Kind::Busy
+                | Kind::NoSuchKey
+                | Kind::OtherKey
+                | Kind::Unsupported
+                | Kind::Fault
+        )
     }
 
     /// What may help.

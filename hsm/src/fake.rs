@@ -8,7 +8,10 @@ mod plant;
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -69,7 +72,11 @@ struct Inner {
     capacity: Option<usize>,
     logins: usize,
     operations: usize,
+    serial: u64,
 }
+
+/// Copies are told apart by their serial.
+static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
 
 #[derive(Clone)]
 struct Stored {
@@ -85,9 +92,42 @@ impl FakeDevice {
         Self::default()
     }
 
+    /// Another token that holds the same keys, as the vendor's cloning makes it.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let keys = self.inner.lock().keys.clone();
+        let inner = Inner {
+            keys,
+            serial: NEXT_SERIAL.fetch_add(1, Ordering::Relaxed),
+            ..Inner::default()
+        };
+        Self {
+            inner: Arc::new(Mutex::new(inner)),
+        }
+    }
+
+    /// Takes over a key of another token, under the same id.
+    pub fn clone_key(&self, from: &Self, id: ObjectId) {
+        let key = from.inner.lock().keys.get(&id).cloned();
+        if let Some(key) = key {
+            self.inner.lock().keys.insert(id, key);
+        }
+    }
+
+    /// Does it hold an object with this id?
+    #[must_use]
+    pub fn holds(&self, id: ObjectId) -> bool {
+        self.inner.lock().keys.contains_key(&id)
+    }
+
     /// What happens to the operations to come, in order.
     pub fn inject(&self, faults: impl IntoIterator<Item = Fault>) {
         self.inner.lock().faults.extend(faults);
+    }
+
+    /// The token is gone until [`FakeDevice::plug_in`].
+    pub fn unplug(&self) {
+        self.inner.lock().unplugged = true;
     }
 
     /// The token is there again.
@@ -166,7 +206,7 @@ impl Connector for FakeDevice {
         ModuleEvidence {
             module_path: "(in memory)".into(),
             token_label: "fake".into(),
-            token_serial: "0".into(),
+            token_serial: self.inner.lock().serial.to_string(),
             ..ModuleEvidence::default()
         }
     }
@@ -240,9 +280,9 @@ impl FakeToken {
 
     fn stored(&self, id: ObjectId, spec: KeySpec) -> Result<Stored> {
         let found = self.device.inner.lock().keys.get(&id).cloned();
-        found
-            .filter(|s| s.spec == spec)
-            .ok_or_else(|| Error::new(Kind::NoSuchKey, format!("no key with CKA_ID {id}")))
+        found.filter(|s| s.spec == spec).ok_or_else(|| {
+            Error::new(Kind::NoSuchKey, format!("no key with CKA_ID {id}")).of_key(id)
+        })
     }
 
     /// The key, once it has shown who it is.
@@ -277,10 +317,8 @@ impl FakeToken {
         if is_it {
             Ok(material)
         } else {
-            Err(Error::new(
-                Kind::Fault,
-                "the key is not the one it should be",
-            ))
+            let text = "the key is not the one it should be";
+            Err(Error::new(Kind::OtherKey, text).of_key(key.object))
         }
     }
 

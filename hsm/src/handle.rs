@@ -1,55 +1,42 @@
-//! [`Hsm`]: the async handle on a token. A bounded queue, worker threads that own
-//! one session each, a deadline on every call, one retry of what is safe to repeat.
-//!
-//! PKCS#11 calls block, cannot be cancelled and belong to one session, so a thread
-//! is a session and async code only ever waits on a channel. When the queue is full
-//! the caller hears so at once; nothing piles up behind a slow token.
+//! [`Hsm`]: the async handle on the tokens that hold our keys. Which of them does a job is
+//! for the `group` to say, how it gets there for the `member`.
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Sender, TrySendError, bounded};
-use futures_util::future::join_all;
 use subtle::ConstantTimeEq;
-use tokio::sync::oneshot;
-use tracing::{Span, debug_span, warn};
 use zeroize::Zeroizing;
 
 use crate::{
-    Connector, DataObject, Dek, KeyEvidence, KeyRef, KeySpec, Lane, ModuleEvidence, NewKey,
-    ObjectId, Observer, Op, PublicKey, Result, State, Times, Token, TokenObject, Unverified,
-    WrappedDek,
-    error::{Error, Kind, Remedy},
+    Connector, DataObject, Dek, KeyEvidence, KeyRef, KeySpec, ModuleEvidence, NewKey, ObjectId,
+    Observer, Op, Opened, Place, PublicKey, Result, State, Token, TokenObject, TokenStatus,
+    Unverified, WrappedDek,
+    error::{Error, Kind},
+    group::Group,
     job::{Decrypt, Mac, Rewrap, Sign, Unwrap},
     key::os_random,
-    workers::{Job, Watched, Workers},
+    member::Member,
 };
 
 /// How many workers, how long a queue, how often to look after the token.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// Threads, and sessions, for wrap and unwrap. SoftHSM is slower with more than
-    /// two; network HSMs want 8 to 64.
+    /// two; network HSMs want 8 to 64. A [`Place`] says it for itself.
     pub workers: usize,
-    /// Jobs that may wait; one more is refused.
+    /// Jobs that may wait for a token; one more is refused.
     pub queue_jobs: usize,
     /// Pause between health checks of an idle token; keeps some HSM links alive.
     pub check_every: Duration,
 }
 
-/// A cloneable handle on one token.
+/// A cloneable handle on one token, or on several that hold the same keys.
 #[derive(Clone)]
 pub struct Hsm {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    work_tx: Sender<Job>,
-    admin_tx: Sender<Job>,
-    workers: Workers,
-    watched: Arc<Watched>,
+    group: Arc<Group>,
 }
 
 fn public(job: &Sign) -> Result<&PublicKey> {
@@ -70,11 +57,8 @@ fn verified(job: &Sign, signature: Unverified) -> Result<Vec<u8>> {
     })
 }
 
-/// DEKs per job: enough to pay for the queue, few enough to share the workers.
-const BATCH: usize = 32;
-
 impl Hsm {
-    /// Starts the workers.
+    /// Starts the workers of one token.
     ///
     /// # Errors
     /// Whatever the first sessions answer, or [`Kind::Setup`] when no thread starts.
@@ -83,23 +67,31 @@ impl Hsm {
         options: Options,
         observer: Arc<dyn Observer>,
     ) -> Result<Self> {
-        let (work_tx, work_rx) = bounded(options.queue_jobs.max(1));
-        let (admin_tx, admin_rx) = bounded(options.queue_jobs.max(1));
-        let watched = Arc::new(Watched::new(connector, observer));
-        let mut workers = Workers::default();
-        for n in 0..options.workers.max(1) {
-            let token = watched.connector.connect(Lane::Work)?;
-            workers.work(&format!("hsm-{n}"), token, work_rx.clone())?;
-        }
-        let token = watched.connector.connect(Lane::Admin)?;
-        workers.administer(token, admin_rx, options.check_every, Arc::clone(&watched))?;
-        let inner = Arc::new(Inner {
-            work_tx,
-            admin_tx,
-            workers,
-            watched,
-        });
-        Ok(Self { inner })
+        let place = Place {
+            name: connector.evidence().token_label,
+            open: Box::new(move || {
+                Ok(Opened {
+                    connector: Arc::clone(&connector),
+                    workers: options.workers,
+                })
+            }),
+        };
+        Self::start_group(vec![place], options, observer)
+    }
+
+    /// Starts on several tokens that hold the same keys; the first of them is the primary,
+    /// on which keys are made. Those that are not there yet are looked for until they are.
+    ///
+    /// # Errors
+    /// As for [`Hsm::start`]; none of them is there; two places are one token; anything
+    /// else that keeps a token from being opened than that it is away or refuses the PIN.
+    pub fn start_group(
+        places: Vec<Place>,
+        options: Options,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self> {
+        let group = Group::start(places, options, observer)?;
+        Ok(Self { group })
     }
 
     /// Makes a fresh DEK (token generator XOR operating system generator) and wraps it.
@@ -112,11 +104,9 @@ impl Hsm {
         aad: [u8; 56],
         deadline: Instant,
     ) -> Result<(Dek, WrappedDek)> {
-        let key = key.clone();
-        self.call(Lane::Work, Op::Mint, deadline, move |token| {
-            mint(token, &key, &aad)
-        })
-        .await
+        let jobs = vec![(key.clone(), aad)];
+        let minted = self.group.batched(Op::Mint, jobs, deadline, mint).await;
+        only(minted)
     }
 
     /// As [`Hsm::mint`], `count` times.
@@ -131,10 +121,7 @@ impl Hsm {
         deadline: Instant,
     ) -> Vec<Result<(Dek, WrappedDek)>> {
         let jobs = vec![(key.clone(), aad); count];
-        self.batched(Op::Mint, jobs, deadline, |token, (key, aad)| {
-            mint(token, key, aad)
-        })
-        .await
+        self.group.batched(Op::Mint, jobs, deadline, mint).await
     }
 
     /// Opens wrapped DEKs, each with its own outcome, in order.
@@ -142,10 +129,11 @@ impl Hsm {
     /// # Errors
     /// What went wrong for one DEK stands in its place.
     pub async fn unwrap(&self, jobs: Vec<Unwrap>, deadline: Instant) -> Vec<Result<Dek>> {
-        self.batched(Op::Unwrap, jobs, deadline, |token, job| {
-            token.unwrap(&job.key, &job.aad, &job.wrapped)
-        })
-        .await
+        self.group
+            .batched(Op::Unwrap, jobs, deadline, |token, job| {
+                token.unwrap(&job.key, &job.aad, &job.wrapped)
+            })
+            .await
     }
 
     /// Moves wrapped DEKs to another key version, each with its own outcome, in
@@ -154,25 +142,26 @@ impl Hsm {
     /// # Errors
     /// What went wrong for one DEK stands in its place.
     pub async fn rewrap(&self, jobs: Vec<Rewrap>, deadline: Instant) -> Vec<Result<WrappedDek>> {
-        self.batched(Op::Rewrap, jobs, deadline, |token, job| {
-            let dek = token.unwrap(&job.from.key, &job.from.aad, &job.from.wrapped)?;
-            let wrapped = token.wrap(&job.to, &job.to_aad, &dek)?;
-            if !job.verify {
-                return Ok(wrapped);
-            }
-            let again = token
-                .unwrap(&job.to, &job.to_aad, &wrapped)
-                .map_err(own_fault)?;
-            if bool::from(dek.expose().ct_eq(again.expose())) {
-                Ok(wrapped)
-            } else {
-                Err(Error::new(
-                    Kind::Fault,
-                    "the token wrapped a DEK and opened it to another value",
-                ))
-            }
-        })
-        .await
+        self.group
+            .batched(Op::Rewrap, jobs, deadline, |token, job| {
+                let dek = token.unwrap(&job.from.key, &job.from.aad, &job.from.wrapped)?;
+                let wrapped = token.wrap(&job.to, &job.to_aad, &dek)?;
+                if !job.verify {
+                    return Ok(wrapped);
+                }
+                let again = token
+                    .unwrap(&job.to, &job.to_aad, &wrapped)
+                    .map_err(own_fault)?;
+                if bool::from(dek.expose().ct_eq(again.expose())) {
+                    Ok(wrapped)
+                } else {
+                    Err(Error::new(
+                        Kind::Fault,
+                        "the token wrapped a DEK and opened it to another value",
+                    ))
+                }
+            })
+            .await
     }
 
     /// Signs digests (messages for Ed25519), each with its own outcome, in order. Every
@@ -207,13 +196,14 @@ impl Hsm {
         jobs: Vec<Sign>,
         deadline: Instant,
     ) -> Vec<Result<Unverified>> {
-        self.batched(Op::Sign, jobs, deadline, |token, job| {
-            // One that nobody could verify is not made.
-            public(job)?;
-            let signature = token.sign(&job.key, job.how, &job.input)?;
-            Ok(Unverified::new(signature))
-        })
-        .await
+        self.group
+            .batched(Op::Sign, jobs, deadline, |token, job| {
+                // One that nobody could verify is not made.
+                public(job)?;
+                let signature = token.sign(&job.key, job.how, &job.input)?;
+                Ok(Unverified::new(signature))
+            })
+            .await
     }
 
     /// MACs of messages, each with its own outcome, in order.
@@ -221,10 +211,11 @@ impl Hsm {
     /// # Errors
     /// What went wrong for one message stands in its place.
     pub async fn mac(&self, jobs: Vec<Mac>, deadline: Instant) -> Vec<Result<Vec<u8>>> {
-        self.batched(Op::Mac, jobs, deadline, |token, job| {
-            token.mac(&job.key, &job.message)
-        })
-        .await
+        self.group
+            .batched(Op::Mac, jobs, deadline, |token, job| {
+                token.mac(&job.key, &job.message)
+            })
+            .await
     }
 
     /// Opens RSA-OAEP ciphertexts, each with its own outcome, in order.
@@ -236,10 +227,11 @@ impl Hsm {
         jobs: Vec<Decrypt>,
         deadline: Instant,
     ) -> Vec<Result<Zeroizing<Vec<u8>>>> {
-        self.batched(Op::Decrypt, jobs, deadline, |token, job| {
-            token.decrypt(&job.key, job.how, &job.ciphertext)
-        })
-        .await
+        self.group
+            .batched(Op::Decrypt, jobs, deadline, |token, job| {
+                token.decrypt(&job.key, job.how, &job.ciphertext)
+            })
+            .await
     }
 
     /// `len` random bytes: token generator XOR operating system generator.
@@ -247,15 +239,19 @@ impl Hsm {
     /// # Errors
     /// As for [`Token::random`], and [`Kind::Busy`] or [`Kind::Late`].
     pub async fn random(&self, len: usize, deadline: Instant) -> Result<Zeroizing<Vec<u8>>> {
-        self.call(Lane::Work, Op::Random, deadline, move |token| {
-            let mut out = Zeroizing::new(vec![0; len]);
+        let run = |token: &mut dyn Token, len: &usize| {
+            let mut out = Zeroizing::new(vec![0; *len]);
             mixed_random(token, &mut out)?;
             Ok(out)
-        })
-        .await
+        };
+        only(
+            self.group
+                .batched(Op::Random, vec![len], deadline, run)
+                .await,
+        )
     }
 
-    /// As [`Token::generate`]; never tried twice.
+    /// As [`Token::generate`], on the primary token; never tried twice.
     ///
     /// # Errors
     /// As for [`Token::generate`], and [`Kind::Busy`] or [`Kind::Late`].
@@ -266,110 +262,169 @@ impl Hsm {
         label: String,
         deadline: Instant,
     ) -> Result<NewKey> {
-        self.call(Lane::Admin, Op::Generate, deadline, move |token| {
-            token.generate(id, spec, &label)
-        })
-        .await
+        self.group
+            .primary()
+            .admin(Op::Generate, deadline, move |token| {
+                token.generate(id, spec, &label)
+            })
+            .await
     }
 
-    /// As [`Token::destroy`]; never tried twice.
+    /// As [`Token::destroy`], on every token; never tried twice on one.
     ///
     /// # Errors
-    /// As for [`Token::destroy`], and [`Kind::Busy`] or [`Kind::Late`].
+    /// As for [`Token::destroy`], and [`Kind::Busy`] or [`Kind::Late`]. [`Kind::Gone`] when
+    /// one of the tokens cannot be reached: nothing is destroyed then. After any other
+    /// error some tokens may still hold it.
     pub async fn destroy(&self, id: ObjectId, spec: KeySpec, deadline: Instant) -> Result<()> {
-        self.call(Lane::Admin, Op::Destroy, deadline, move |token| {
-            token.destroy(id, spec)
-        })
-        .await
+        self.group.destroy(id, spec, deadline).await
     }
 
-    /// As [`Token::describe`].
+    /// Could a key be destroyed now? It may be on any of the tokens.
+    ///
+    /// # Errors
+    /// [`Kind::Gone`], with the token that cannot be reached.
+    pub fn can_destroy(&self) -> Result<()> {
+        self.group.all_reachable()
+    }
+
+    /// As [`Token::describe`], of the primary token.
     ///
     /// # Errors
     /// As for [`Token::describe`], and [`Kind::Busy`] or [`Kind::Late`].
     pub async fn describe(&self, key: &KeyRef, deadline: Instant) -> Result<KeyEvidence> {
         let key = key.clone();
-        self.call(Lane::Admin, Op::Describe, deadline, move |token| {
-            token.describe(&key)
-        })
-        .await
+        self.group
+            .primary()
+            .admin(Op::Describe, deadline, move |token| token.describe(&key))
+            .await
     }
 
-    /// As [`Token::objects`].
+    /// Names of the tokens that prove now that they hold the key.
+    pub async fn holders(&self, key: &KeyRef, deadline: Instant) -> Vec<String> {
+        self.group.holders(key, deadline).await
+    }
+
+    /// As [`Token::objects`], of all tokens that can be reached; what several of them show
+    /// is there once.
     ///
     /// # Errors
     /// As for [`Token::objects`], and [`Kind::Busy`] or [`Kind::Late`].
     pub async fn objects(&self, deadline: Instant) -> Result<Vec<TokenObject>> {
-        self.call(Lane::Admin, Op::List, deadline, |token| token.objects())
-            .await
+        let shown = self
+            .group
+            .everywhere(Op::List, deadline, |token| token.objects())
+            .await?;
+        let mut all: Vec<TokenObject> = Vec::new();
+        let mut seen = HashSet::new();
+        for object in shown.into_iter().flatten() {
+            if object.id.is_none_or(|id| seen.insert(id)) {
+                all.push(object);
+            }
+        }
+        Ok(all)
     }
 
-    /// As [`Token::data`].
+    /// As [`Token::data`], of all tokens that can be reached: each has what it was told.
     ///
     /// # Errors
     /// As for [`Token::data`], and [`Kind::Busy`] or [`Kind::Late`].
     pub async fn data(&self, deadline: Instant) -> Result<Vec<DataObject>> {
-        self.call(Lane::Admin, Op::List, deadline, |token| token.data())
-            .await
+        let shown = self
+            .group
+            .everywhere(Op::List, deadline, |token| token.data())
+            .await?;
+        Ok(shown.into_iter().flatten().collect())
     }
 
-    /// As [`Token::put_data`]. After [`Kind::Late`] nobody knows whether it was put.
+    /// As [`Token::put_data`], on all tokens that can be reached; on how many. After
+    /// [`Kind::Late`] nobody knows whether it was put.
     ///
     /// # Errors
     /// As for [`Token::put_data`], and [`Kind::Busy`] or [`Kind::Late`].
-    pub async fn put_data(&self, label: String, value: Vec<u8>, deadline: Instant) -> Result<()> {
-        self.call(Lane::Admin, Op::Put, deadline, move |token| {
-            token.put_data(&label, &value)
-        })
-        .await
+    pub async fn put_data(
+        &self,
+        label: String,
+        value: Vec<u8>,
+        deadline: Instant,
+    ) -> Result<usize> {
+        let put = move |token: &mut dyn Token| token.put_data(&label, &value);
+        let done = self.group.everywhere(Op::Put, deadline, put).await?;
+        Ok(done.len())
     }
 
-    /// As [`Token::check`] on a worker's session.
+    /// As [`Token::check`] on a worker's session, of one token.
     ///
     /// # Errors
     /// As for [`Token::check`], and [`Kind::Busy`] or [`Kind::Late`].
     pub async fn check(&self, key: Option<KeyRef>, deadline: Instant) -> Result<()> {
-        self.call(Lane::Work, Op::Check, deadline, move |token| {
-            token.check(key.as_ref())
-        })
-        .await
+        let run = |token: &mut dyn Token, key: &Option<KeyRef>| token.check(key.as_ref());
+        only(
+            self.group
+                .batched(Op::Check, vec![key], deadline, run)
+                .await,
+        )
     }
 
-    /// The key the health check uses from now on.
+    /// The key the health check uses from now on, which the first token that is there was
+    /// seen to hold ([`Hsm::check`]). The others serve when they are seen to.
     pub fn watch(&self, canary: KeyRef) {
-        self.inner.watched.watch(canary);
+        let mut seen = false;
+        for member in self.group.members() {
+            let first = !seen && member.is_reachable();
+            seen |= first;
+            member.watch(canary.clone(), first);
+        }
     }
 
     /// The key that is watched: the appliance's own.
     #[must_use]
     pub fn watched(&self) -> Option<KeyRef> {
-        self.inner.watched.canary()
+        self.group.members().find_map(|m| m.watched.canary())
     }
 
-    /// How the token is, without asking it.
+    /// Ready when one of the tokens serves, without asking them.
     #[must_use]
     pub fn state(&self) -> State {
-        self.inner.watched.connector.state()
+        self.group.state()
+    }
+
+    /// How each token is, the primary first, without asking them.
+    #[must_use]
+    pub fn tokens(&self) -> Vec<TokenStatus> {
+        self.group.status()
+    }
+
+    /// Do all of them serve?
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.group.members().all(Member::serves)
     }
 
     /// Jobs that wait for a worker now.
     #[must_use]
     pub fn queued_jobs(&self) -> usize {
-        self.inner.work_tx.len() + self.inner.admin_tx.len()
+        self.group.members().map(Member::queued).sum()
     }
 
-    /// Module, token and attack results of this process.
+    /// Module, token and attack results of this process: of the primary, or of the first
+    /// token that was there.
     #[must_use]
     pub fn evidence(&self) -> ModuleEvidence {
-        self.inner.watched.connector.evidence()
+        self.group
+            .connectors()
+            .next()
+            .map(|c| c.evidence())
+            .unwrap_or_default()
     }
 
-    /// The PIN source may hold another PIN now.
+    /// The PIN sources may hold other PINs now.
     ///
     /// # Errors
-    /// As for [`Connector::new_pin`].
+    /// As for [`Connector::new_pin`]; all tokens were tried.
     pub fn new_pin(&self) -> Result<()> {
-        self.inner.watched.connector.new_pin()
+        let tried: Vec<Result<()>> = self.group.connectors().map(|c| c.new_pin()).collect();
+        tried.into_iter().collect()
     }
 
     /// Ends the workers, each after the job it is at, and closes the sessions. Jobs
@@ -378,98 +433,7 @@ impl Hsm {
     /// It blocks: a thread that ends while the process does races with the `atexit`
     /// handlers of the module and of its OpenSSL, which free the same memory.
     pub fn close(&self) {
-        self.inner.workers.end();
-        self.inner.watched.connector.close();
-    }
-
-    async fn call<T: Send + 'static>(
-        &self,
-        lane: Lane,
-        op: Op,
-        deadline: Instant,
-        mut run: impl FnMut(&mut dyn Token) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let (reply, answer) = oneshot::channel();
-        let observer = Arc::clone(&self.inner.watched.observer);
-        let submitted = Instant::now();
-        // What is logged by the worker belongs to the request; `waiting` ends when the
-        // job starts.
-        let (request, waiting) = (Span::current(), debug_span!("hsm queue", op = op.name()));
-        let job: Job = Box::new(move |token| {
-            let started = Instant::now();
-            let queued = started.duration_since(submitted);
-            drop(waiting);
-            // Nobody waits any more: do not spend the token on it.
-            if reply.is_closed() || started >= deadline {
-                observer.done(op, queued, Duration::ZERO, Some(Kind::Late));
-                let _ = reply.send((Err(late()), started, started));
-                return;
-            }
-            let result = request.in_scope(|| {
-                let _job = debug_span!("hsm job", op = op.name()).entered();
-                attempt(token, op, deadline, &mut run, observer.as_ref())
-            });
-            drop(request);
-            let ended = Instant::now();
-            let failed = result.as_ref().err().map(Error::kind);
-            observer.done(op, queued, ended.duration_since(started), failed);
-            let _ = reply.send((result, started, ended));
-        });
-        let queue = match lane {
-            Lane::Work => &self.inner.work_tx,
-            Lane::Admin => &self.inner.admin_tx,
-        };
-        queue.try_send(job).map_err(|e| match e {
-            TrySendError::Full(_) => {
-                self.inner.watched.observer.rejected(op);
-                Error::new(Kind::Busy, "the queue in front of the HSM is full")
-            }
-            TrySendError::Disconnected(_) => Error::new(Kind::Gone, "the HSM workers are stopped"),
-        })?;
-        let (result, started, ended) = match tokio::time::timeout_at(deadline.into(), answer).await
-        {
-            Ok(Ok(answer)) => answer,
-            // Nobody knows how far it came: the token is what did not answer.
-            Ok(Err(_)) => {
-                let lost = Error::new(Kind::Fault, "the HSM worker dropped the job");
-                (Err(lost), submitted, Instant::now())
-            }
-            Err(_) => (Err(late()), submitted, Instant::now()),
-        };
-        self.inner.watched.observer.answered(Times {
-            submitted,
-            started,
-            ended,
-        });
-        result
-    }
-
-    async fn batched<J, T>(
-        &self,
-        op: Op,
-        jobs: Vec<J>,
-        deadline: Instant,
-        one: fn(&mut dyn Token, &J) -> Result<T>,
-    ) -> Vec<Result<T>>
-    where
-        J: Clone + Send + Sync + 'static,
-        T: Send + 'static,
-    {
-        let calls = jobs.chunks(BATCH).map(|chunk| {
-            let chunk = chunk.to_vec();
-            let len = chunk.len();
-            let call = self.call(Lane::Work, op, deadline, move |token| {
-                chunk.iter().map(|job| settle(one(token, job))).collect()
-            });
-            async move {
-                match call.await {
-                    Ok(results) => results,
-                    Err(e) => (0..len).map(|_| Err(e.clone())).collect::<Vec<_>>(),
-                }
-            }
-        });
-        // The chunks are queued together, so that all workers share them.
-        join_all(calls).await.into_iter().flatten().collect()
+        self.group.close();
     }
 }
 
@@ -481,13 +445,10 @@ impl std::fmt::Debug for Hsm {
     }
 }
 
-/// What concerns one DEK only stays in its place; what concerns the token ends the
-/// job, so that it can be recovered and repeated.
-fn settle<T>(result: Result<T>) -> Result<Result<T>> {
-    match result {
-        Err(e) if e.remedy() != Remedy::None => Err(e),
-        settled => Ok(settled),
-    }
+/// The answer of a batch of one.
+fn only<T>(answers: Vec<Result<T>>) -> Result<T> {
+    let none = || Err(Error::new(Kind::Fault, "no answer"));
+    answers.into_iter().next().unwrap_or_else(none)
 }
 
 /// A token that cannot open what it just made is at fault, not the caller.
@@ -502,11 +463,7 @@ fn own_fault(e: Error) -> Error {
     }
 }
 
-fn late() -> Error {
-    Error::new(Kind::Late, "the deadline passed before the HSM answered")
-}
-
-fn mint(token: &mut dyn Token, key: &KeyRef, aad: &[u8; 56]) -> Result<(Dek, WrappedDek)> {
+fn mint(token: &mut dyn Token, (key, aad): &(KeyRef, [u8; 56])) -> Result<(Dek, WrappedDek)> {
     let mut bytes = [0; Dek::LEN];
     mixed_random(token, &mut bytes)?;
     let dek = Dek::take(&mut bytes);
@@ -522,24 +479,4 @@ fn mixed_random(token: &mut dyn Token, out: &mut [u8]) -> Result<()> {
         *a ^= b;
     }
     Ok(())
-}
-
-fn attempt<T>(
-    token: &mut dyn Token,
-    op: Op,
-    deadline: Instant,
-    run: &mut impl FnMut(&mut dyn Token) -> Result<T>,
-    observer: &dyn Observer,
-) -> Result<T> {
-    let lost = match run(token) {
-        Err(e) if e.remedy() != Remedy::None => e,
-        settled => return settled,
-    };
-    warn!(op = op.name(), error = %lost, "the token was lost under an operation");
-    token.recover(&lost)?;
-    if !op.repeatable() || Instant::now() >= deadline {
-        return Err(lost);
-    }
-    observer.retried(op);
-    run(token)
 }

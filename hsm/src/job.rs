@@ -4,6 +4,33 @@ use bytes::Bytes;
 
 use crate::{KeyRef, Oaep, Signing, WrappedDek};
 
+/// Something that is done with keys: the token must hold them.
+pub(crate) trait OnKeys {
+    fn keys(&self) -> impl Iterator<Item = &KeyRef>;
+}
+
+macro_rules! on_keys {
+    ($($job:ty: |$it:ident| $keys:expr;)*) => {
+        $(impl OnKeys for $job {
+            fn keys(&self) -> impl Iterator<Item = &KeyRef> {
+                let $it = self;
+                $keys.into_iter()
+            }
+        })*
+    };
+}
+
+on_keys! {
+    Unwrap: |job| [&job.key];
+    Rewrap: |job| [&job.from.key, &job.to];
+    Sign: |job| [&job.key];
+    Mac: |job| [&job.key];
+    Decrypt: |job| [&job.key];
+    (KeyRef, [u8; 56]): |job| [&job.0];
+    Option<KeyRef>: |job| job.as_ref();
+    usize: |_job| None;
+}
+
 /// One wrapped DEK to open.
 #[derive(Debug, Clone)]
 pub struct Unwrap {

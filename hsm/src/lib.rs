@@ -6,9 +6,10 @@
 //! workers and a deadline on every call.
 //!
 //! ```text
-//!   Hsm ──queue──► worker ─► Token (trait) ──► pkcs11::Session ──► any module
-//!                  worker ─►     │
-//!                  admin  ─►     └───────────► fake (tests only)
+//!   Hsm ─► Group ─► Member ──queue──► worker ─► Token (trait) ──► pkcs11::Session ──► any module
+//!            │                        worker ─►     │
+//!            │                        admin  ─►     └───────────► fake (tests only)
+//!            └────► Member … (another token that holds the same keys)
 //! ```
 //!
 //! What never happens here: key bytes never come out of a token. The secrets of this
@@ -20,15 +21,18 @@ mod data;
 mod dek;
 mod error;
 mod evidence;
+mod group;
 mod handle;
 mod job;
 mod key;
+mod member;
 mod observe;
 mod pin;
 pub mod pkcs11;
 mod public;
 mod token;
 mod unverified;
+mod watched;
 mod workers;
 
 #[cfg(feature = "fake")]
@@ -40,6 +44,7 @@ pub use data::DataObject;
 pub use dek::{Dek, WrappedDek};
 pub use error::{Error, Kind, Result};
 pub use evidence::{AttackResult, KeyEvidence, ModuleEvidence};
+pub use group::TokenStatus;
 pub use handle::{Hsm, Options};
 pub use job::{Decrypt, Mac, Rewrap, Sign, Unwrap};
 pub use key::{
@@ -49,5 +54,5 @@ pub use key::{
 pub use observe::{Observer, Op, Silent, Times};
 pub use pin::{Pin, PinSource};
 pub use public::{Oaep, PublicKey};
-pub use token::{Connector, Lane, State, Token};
+pub use token::{Connector, Lane, Opened, Place, State, Token};
 pub use unverified::Unverified;

@@ -115,6 +115,8 @@ pub trait Observer: Send + Sync {
     fn rejected(&self, op: Op);
     /// A job was repeated after a recovery.
     fn retried(&self, op: Op);
+    /// A job, or some items of it, went on to another token.
+    fn moved(&self, _: Op) {}
     /// A job was answered, or given up; called in the task that waited for it, so that
     /// whose it was need not be carried along.
     fn answered(&self, _: Times) {}

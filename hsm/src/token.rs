@@ -1,6 +1,8 @@
 //! What a worker can ask of a token. Small and synchronous: one implementation
 //! speaks PKCS#11, one is the strict fake, and one suite (`conformance`) judges both.
 
+use std::sync::Arc;
+
 use zeroize::Zeroizing;
 
 use crate::{
@@ -131,6 +133,40 @@ pub enum State {
     Down,
     /// The PIN was refused; an operator must act.
     Blocked,
+    /// It answers and does not hold the key that is watched; an operator must act.
+    Diverged,
+}
+
+impl State {
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::Ready, Self::Down, Self::Blocked, Self::Diverged];
+
+    /// A constant word for metrics and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Down => "down",
+            Self::Blocked => "blocked",
+            Self::Diverged => "diverged",
+        }
+    }
+}
+
+/// Where a token of a group is to be found.
+pub struct Place {
+    /// For people and metrics: the label or the serial it is selected by.
+    pub name: String,
+    /// Comes to it. Called again, with pauses, for as long as the token is not there.
+    pub open: Box<dyn Fn() -> Result<Opened> + Send + Sync>,
+}
+
+/// A token that was found.
+pub struct Opened {
+    /// Where its sessions come from.
+    pub connector: Arc<dyn Connector>,
+    /// Threads that suit it, with one session each.
+    pub workers: usize,
 }
 
 /// Where sessions come from.
@@ -140,7 +176,7 @@ pub trait Connector: Send + Sync {
     /// # Errors
     /// As for [`Token::check`].
     fn connect(&self, lane: Lane) -> Result<Box<dyn Token>>;
-    /// How the token is, without asking it.
+    /// How the token is, without asking it: ready, down or blocked.
     fn state(&self) -> State;
     /// Module, token and attack results of this process.
     fn evidence(&self) -> ModuleEvidence;

@@ -9,12 +9,13 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
-use parking_lot::{Mutex, RwLock};
-use tracing::{debug, error, info, warn};
+use parking_lot::Mutex;
+use tracing::{error, info, warn};
 
 use crate::{
-    Connector, KeyRef, Observer, Op, Result, State, Token,
-    error::{Error, Kind, Remedy},
+    Result, State, Token,
+    error::{Error, Kind},
+    watched::Watched,
 };
 
 /// What a worker does with its token.
@@ -23,53 +24,12 @@ pub(crate) type Job = Box<dyn FnOnce(&mut dyn Token) + Send>;
 /// While the token is down, recovery is tried this often (the rungs above have a
 /// back-off of their own).
 const DOWN_CHECK: Duration = Duration::from_millis(500);
+/// Pauses between looks for a token that is not there.
+const FIRST_ASK: Duration = Duration::from_millis(500);
+const LAST_ASK: Duration = Duration::from_secs(30);
 /// How long the end waits for a job that is at the token: a wedged module never
 /// comes back.
 const END_WAIT: Duration = Duration::from_secs(5);
-
-/// The token as the serial lane looks after it.
-pub(crate) struct Watched {
-    pub(crate) connector: Arc<dyn Connector>,
-    pub(crate) observer: Arc<dyn Observer>,
-    canary: RwLock<Option<KeyRef>>,
-}
-
-impl Watched {
-    pub(crate) fn new(connector: Arc<dyn Connector>, observer: Arc<dyn Observer>) -> Self {
-        Self {
-            connector,
-            observer,
-            canary: RwLock::new(None),
-        }
-    }
-
-    pub(crate) fn watch(&self, canary: KeyRef) {
-        *self.canary.write() = Some(canary);
-    }
-
-    pub(crate) fn canary(&self) -> Option<KeyRef> {
-        self.canary.read().clone()
-    }
-
-    fn check(&self, token: &mut dyn Token) {
-        let canary = self.canary();
-        let started = Instant::now();
-        let mut result = token.check(canary.as_ref());
-        if let Err(lost) = &result
-            && lost.remedy() != Remedy::None
-        {
-            result = token
-                .recover(lost)
-                .and_then(|()| token.check(canary.as_ref()));
-        }
-        let failed = result.as_ref().err().map(Error::kind);
-        self.observer
-            .done(Op::Check, Duration::ZERO, started.elapsed(), failed);
-        if let Err(e) = result {
-            debug!(error = %e, "health check of the token failed");
-        }
-    }
-}
 
 /// The threads of one token.
 pub(crate) struct Workers {
@@ -99,7 +59,7 @@ impl Default for Workers {
 impl Workers {
     /// One that serves `jobs`.
     pub(crate) fn work(
-        &mut self,
+        &self,
         name: &str,
         mut token: Box<dyn Token>,
         jobs: Receiver<Job>,
@@ -120,17 +80,18 @@ impl Workers {
 
     /// The serial lane: generation and listing, and between them the health check.
     pub(crate) fn administer(
-        &mut self,
+        &self,
+        name: &str,
         mut token: Box<dyn Token>,
         jobs: Receiver<Job>,
         every: Duration,
         watched: Arc<Watched>,
     ) -> Result<()> {
         let ended = self.ended.clone();
-        self.spawn("hsm-admin", move || {
+        self.spawn(name, move || {
             let (mut was, mut checked) = (State::Ready, Instant::now());
             loop {
-                let now = watched.connector.state();
+                let now = watched.state();
                 let pause = match (was, now) {
                     (State::Ready, State::Ready) => every,
                     _ => DOWN_CHECK.min(every),
@@ -151,11 +112,33 @@ impl Workers {
                 }
                 watched.check(token.as_mut());
                 checked = Instant::now();
-                let now = watched.connector.state();
+                let now = watched.state();
                 if now != was {
-                    info!(from = ?was, to = ?now, "token state changed");
+                    info!(token = watched.name(), from = ?was, to = ?now, "token state changed");
                 }
                 was = now;
+            }
+        })
+    }
+
+    /// One that asks now and then, until it is told that it is enough or to end.
+    pub(crate) fn keep_asking(
+        &self,
+        name: &str,
+        mut ask: impl FnMut() -> bool + Send + 'static,
+    ) -> Result<()> {
+        let ended = self.ended.clone();
+        self.spawn(name, move || {
+            let mut pause = FIRST_ASK;
+            loop {
+                select! {
+                    recv(ended) -> _ => return,
+                    default(pause) => {}
+                }
+                if ask() {
+                    return;
+                }
+                pause = (pause * 2).min(LAST_ASK);
             }
         })
     }
@@ -183,8 +166,10 @@ impl Workers {
         }
     }
 
-    fn spawn(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
-        let busy = self.busy.get_mut().clone();
+    fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
+        let Some(busy) = self.busy.lock().clone() else {
+            return Err(Error::new(Kind::Gone, "the HSM workers are stopped"));
+        };
         let thread = thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
@@ -192,7 +177,7 @@ impl Workers {
                 drop(busy);
             })
             .map_err(|e| Error::new(Kind::Setup, format!("no thread for the HSM: {e}")))?;
-        self.threads.get_mut().push(thread);
+        self.threads.lock().push(thread);
         Ok(())
     }
 }

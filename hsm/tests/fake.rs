@@ -281,7 +281,7 @@ async fn a_full_token_and_a_substituted_key_are_faults() {
     device.substitute_key(key.object);
     assert_eq!(
         hsm.mint(&key, AAD, soon()).await.unwrap_err().kind(),
-        Kind::Fault
+        Kind::OtherKey
     );
     device.lose_key(key.object);
     assert_eq!(

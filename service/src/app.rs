@@ -5,6 +5,7 @@ mod census;
 mod lock;
 mod open;
 mod reload;
+mod scout;
 mod seals;
 mod store;
 

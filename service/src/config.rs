@@ -16,7 +16,7 @@ use keywright_pki::TrustDomain;
 use serde::Deserialize;
 
 pub use acme::{AcmeConfig, AcmeTesting};
-pub use hsm::HsmConfig;
+pub use hsm::{CopiedBy, HsmConfig, ReplicaConfig};
 pub use limits::Limits;
 pub use store::StoreConfig;
 
@@ -140,7 +140,7 @@ impl Config {
         } = self;
         let mut paths = vec![data_dir, policies_dir, &mut tls.certificate, &mut tls.key];
         paths.extend(tenants.iter_mut().map(|t| &mut t.client_ca));
-        paths.extend(hsm.pin_file.as_mut());
+        paths.extend(hsm.pin_files());
         paths.extend(store.as_mut().and_then(|s| s.password_file.as_mut()));
         for path in paths {
             // `join` leaves an absolute path as it is. The module path is not touched:
@@ -471,11 +471,58 @@ pin_file = "pin"
     }
 
     #[test]
+    fn replicas_are_other_tokens_with_pins_of_their_own() {
+        let with = |lines: &str| read(&format!("{GOOD}[[hsm.replica]]\n{lines}\n"));
+        let good = "copied_by = \"vendor\"\ntoken_label = \"t2\"\npin_file = \"pin2\"";
+        let config = with(good).unwrap();
+        assert!(
+            config.hsm.replica[0]
+                .pin_file
+                .as_ref()
+                .unwrap()
+                .is_absolute()
+        );
+        let tokens = config.hsm.open_with(Path::new("data")).unwrap();
+        let names: Vec<&str> = tokens.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["t1", "t2"]);
+        assert_ne!(tokens[0].1.pin_latch, tokens[1].1.pin_latch);
+        // One label for all copies, as some vendors have it.
+        let serials = GOOD.replace(
+            "token_label = \"t1\"",
+            "token_label = \"t\"\ntoken_serial = \"1\"",
+        );
+        let twin = good.replace("\"t2\"", "\"t\"\ntoken_serial = \"2\"");
+        let config = read(&format!("{serials}[[hsm.replica]]\n{twin}\n")).unwrap();
+        let tokens = config.hsm.open_with(Path::new("data")).unwrap();
+        assert_eq!((tokens[0].0.as_str(), tokens[1].0.as_str()), ("1", "2"));
+        for (from, to, why) in [
+            ("\"t2\"", "\"t1\"", "named twice"),
+            ("\"vendor\"", "\"hand\"", "vendor"),
+            ("copied_by = \"vendor\"\n", "", "copied_by"),
+            (
+                "token_label = \"t2\"\n",
+                "",
+                "hsm.replica: give token_label",
+            ),
+            (
+                "pin_file = \"pin2\"",
+                "",
+                "hsm.replica: give one of pin_file",
+            ),
+            ("pin_file", "pin_fd = 3\npin_file", "exclude"),
+            ("pin_file", "module = \"/x.so\"\npin_file", "module"),
+        ] {
+            let e = with(&good.replace(from, to)).unwrap_err().to_string();
+            assert!(e.contains(why), "{to}: {e}");
+        }
+    }
+
+    #[test]
     fn an_unset_environment_variable_is_named() {
         let config =
             read(&GOOD.replace("pin_file = \"pin\"", "pin_env = \"KEYWRIGHT_NO_SUCH_PIN\""))
                 .unwrap();
-        let e = config.hsm.token(Path::new("/tmp")).unwrap_err();
+        let e = config.hsm.open_with(Path::new("/tmp")).unwrap_err();
         assert!(e.to_string().contains("KEYWRIGHT_NO_SUCH_PIN"), "{e}");
     }
 }

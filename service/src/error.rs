@@ -333,7 +333,11 @@ impl From<hsm::Error> for Error {
             // Our own words, with the mechanism named: it is for the caller to choose
             // another algorithm, or for the operator to buy another token.
             hsm::Kind::Unsupported => Self::new(Reason::TokenCannot, internal.clone()),
-            hsm::Kind::Setup | hsm::Kind::Unsafe | hsm::Kind::Fault | hsm::Kind::BadSignature => {
+            hsm::Kind::Setup
+            | hsm::Kind::Unsafe
+            | hsm::Kind::OtherKey
+            | hsm::Kind::Fault
+            | hsm::Kind::BadSignature => {
                 return Self::internal(internal);
             }
         }
@@ -442,6 +446,7 @@ mod tests {
         for kind in [
             hsm::Kind::Gone,
             hsm::Kind::Fault,
+            hsm::Kind::OtherKey,
             hsm::Kind::Blocked,
             hsm::Kind::Refused,
         ] {

@@ -10,7 +10,10 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use keywright_hsm::pkcs11::module_path;
+use keywright_hsm::{
+    PinSource, State,
+    pkcs11::{TokenConfig, is_there, module_path},
+};
 use keywright_pki::SpiffeId;
 #[cfg(feature = "otel")]
 use keywright_service::api::Traces;
@@ -51,6 +54,18 @@ enum Cmd {
         /// Configuration file (TOML).
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+    },
+    /// Does the module show a token? For the daemon itself.
+    #[command(hide = true)]
+    LookFor {
+        #[arg(long)]
+        module: PathBuf,
+        #[arg(long)]
+        init_reserved: Option<String>,
+        #[arg(long)]
+        label: Option<String>,
+        #[arg(long)]
+        serial: Option<String>,
     },
     /// Check a configuration and everything it names, and start nothing.
     CheckConfig {
@@ -189,6 +204,21 @@ fn run(command: Cmd) -> Result<(), StartError> {
                 },
             ))
         }
+        Cmd::LookFor {
+            module,
+            init_reserved,
+            label,
+            serial,
+        } => look_for(TokenConfig {
+            module,
+            init_reserved,
+            label,
+            serial,
+            // Nobody logs in.
+            pin: PinSource::File(PathBuf::new()),
+            pin_latch: None,
+            scout: None,
+        }),
         Cmd::CheckConfig { config, hsm } => check(&Config::read(&config)?, hsm),
         Cmd::Init {
             config,
@@ -222,6 +252,19 @@ fn run(command: Cmd) -> Result<(), StartError> {
     }
 }
 
+/// A module that hangs is no answer, and nothing of it may outlive the question.
+fn look_for(token: TokenConfig) -> Result<(), StartError> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let (answer, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || answer.send(is_there(&token)));
+    match heard.recv_timeout(PATIENCE) {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) => Err(StartError::Other("no such token".into())),
+        Ok(Err(e)) => Err(e.into()),
+        Err(_) => std::process::abort(),
+    }
+}
+
 fn check(config: &Config, hsm: bool) -> Result<(), StartError> {
     let setup = |e: &dyn std::fmt::Display| StartError::Setup(e.to_string());
     TlsReloader::new(config).map_err(|e| setup(&e))?;
@@ -248,12 +291,20 @@ fn check(config: &Config, hsm: bool) -> Result<(), StartError> {
         block_on(app::probe_store(config))?;
     }
     if hsm {
-        let evidence = block_on(async {
+        let (evidence, tokens) = block_on(async {
             let hsm = open_hsm(config).await?;
-            let evidence = hsm.evidence();
+            let all = (hsm.evidence(), hsm.tokens());
             hsm.close();
-            Ok::<_, StartError>(evidence)
+            Ok::<_, StartError>(all)
         })?;
+        if let Some(away) = tokens.iter().find(|t| t.state != State::Ready) {
+            let (name, state) = (&away.name, away.state.name());
+            let text = format!("the token {name:?} of the group is {state}; the log says why");
+            return Err(keywright_hsm::Error::new(keywright_hsm::Kind::Gone, text).into());
+        }
+        for token in tokens.iter().skip(1) {
+            anstream::println!("replica {:?} is there", token.name);
+        }
         anstream::println!(
             "token {:?} serial {}",
             evidence.token_label,

@@ -1,5 +1,6 @@
-//! Every metric of the daemon, named here and nowhere else. Labels are constant words:
-//! no key, caller or tenant names, so that the number of series is bounded.
+//! Every metric of the daemon, named here and nowhere else. Labels are constant words,
+//! and names of tokens from the configuration: no key, caller or tenant names, so that the
+//! number of series is bounded.
 
 mod parts;
 
@@ -9,7 +10,7 @@ use std::{
 };
 
 use crate::error::Reason;
-use keywright_hsm::{Kind, Observer, Op, State, Times};
+use keywright_hsm::{Kind, Observer, Op, State, Times, TokenStatus};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 pub(crate) use parts::{parts, timed};
@@ -27,6 +28,9 @@ const HSM_QUEUE_SECONDS: &str = "keywright_hsm_queue_seconds";
 const HSM_ERRORS: &str = "keywright_hsm_errors_total";
 const HSM_REJECTED: &str = "keywright_hsm_rejected_total";
 const HSM_RETRIED: &str = "keywright_hsm_retried_total";
+const HSM_MOVED: &str = "keywright_hsm_moved_total";
+const TOKEN_STATE: &str = "keywright_hsm_token_state";
+const TOKEN_LACKS: &str = "keywright_hsm_token_lacks_keys";
 const HSM_UP: &str = "keywright_hsm_up";
 const HSM_ORPHANS: &str = "keywright_hsm_orphan_objects";
 const HSM_MISSING: &str = "keywright_hsm_missing_objects";
@@ -104,7 +108,6 @@ pub fn describe() {
         ROTATION_DUE,
         "Keys whose primary version has wrapped 2^30 times or more"
     );
-    describe_gauge!(HSM_STATE, "1 for the state the token is in");
     describe_gauge!(HSM_QUEUED, "HSM jobs that wait for a worker");
     describe_gauge!(
         WRAPS_LEFT,
@@ -120,9 +123,27 @@ pub fn describe() {
         "Seconds until the next scheduled destruction; NaN when there is none"
     );
     describe_counter!(RELOADS, "Reloads of certificates and policies by result");
+    describe_tokens();
     describe_public();
     describe_acme();
     from_zero();
+}
+
+/// Several tokens that hold the same keys.
+fn describe_tokens() {
+    describe_gauge!(
+        HSM_STATE,
+        "1 for the state the HSM is in: ready when one of its tokens is"
+    );
+    describe_counter!(
+        HSM_MOVED,
+        "HSM jobs that went on to another token, by operation"
+    );
+    describe_gauge!(TOKEN_STATE, "1 for the state each token is in");
+    describe_gauge!(
+        TOKEN_LACKS,
+        "Keys wanted of a token that it does not show, or shows others in the place of"
+    );
 }
 
 /// The public door of the PKI.
@@ -158,6 +179,7 @@ fn from_zero() {
     for op in Op::ALL {
         counter!(HSM_REJECTED, "op" => op.name()).increment(0);
         counter!(HSM_RETRIED, "op" => op.name()).increment(0);
+        counter!(HSM_MOVED, "op" => op.name()).increment(0);
     }
     for part in ["certificates", "policies", "pin"] {
         for result in ["ok", "failed"] {
@@ -323,6 +345,8 @@ pub fn token_census(orphans: usize, missing: usize) {
 pub struct Picture {
     /// The token.
     pub hsm: State,
+    /// Each of the tokens.
+    pub tokens: Vec<TokenStatus>,
     /// Jobs that wait for a worker.
     pub hsm_queued: usize,
     /// Can records be written?
@@ -350,13 +374,10 @@ pub const WEAR: [(u64, &str); 3] = [(50, "50"), (90, "90"), (100, "100")];
 pub fn refresh(picture: &Picture) {
     let one = |so: bool| if so { 1.0 } else { 0.0 };
     gauge!(HSM_UP).set(one(picture.hsm == State::Ready));
-    for (state, name) in [
-        (State::Ready, "ready"),
-        (State::Down, "down"),
-        (State::Blocked, "blocked"),
-    ] {
-        gauge!(HSM_STATE, "state" => name).set(one(picture.hsm == state));
+    for state in State::ALL {
+        gauge!(HSM_STATE, "state" => state.name()).set(one(picture.hsm == state));
     }
+    picture.tokens.iter().for_each(refresh_token);
     gauge!(HSM_QUEUED).set(picture.hsm_queued as f64);
     gauge!(AUDIT_UP).set(one(picture.audit));
     gauge!(NODE_UP).set(one(picture.node));
@@ -369,6 +390,22 @@ pub fn refresh(picture: &Picture) {
     gauge!(DESTRUCTIONS).set(picture.destructions as f64);
     let next = picture.next_destruction_ms.map(|ms| ms as f64 / 1000.0);
     gauge!(NEXT_DESTRUCTION).set(next.unwrap_or(f64::NAN));
+}
+
+fn refresh_token(token: &TokenStatus) {
+    let TokenStatus {
+        name,
+        state: is,
+        missing,
+        diverged,
+    } = token;
+    for state in State::ALL {
+        let one = if *is == state { 1.0 } else { 0.0 };
+        gauge!(TOKEN_STATE, "token" => name.clone(), "state" => state.name()).set(one);
+    }
+    for (why, keys) in [("missing", missing), ("diverged", diverged)] {
+        gauge!(TOKEN_LACKS, "token" => name.clone(), "why" => why).set(*keys as f64);
+    }
 }
 
 /// A batch of a stream, from when it is read until it is answered.
@@ -436,6 +473,10 @@ impl Observer for HsmMetrics {
 
     fn retried(&self, op: Op) {
         counter!(HSM_RETRIED, "op" => op.name()).increment(1);
+    }
+
+    fn moved(&self, op: Op) {
+        counter!(HSM_MOVED, "op" => op.name()).increment(1);
     }
 
     fn answered(&self, job: Times) {

@@ -26,7 +26,7 @@ use std::{
 
 use keywright_hsm::{
     Pin, PinSource,
-    pkcs11::{NewToken, TokenConfig, provision},
+    pkcs11::{NewToken, Scout, TokenConfig, provision},
 };
 
 /// A test case: its name and what it does.
@@ -120,6 +120,78 @@ pub fn softhsm_conf(dir: &Path) -> PathBuf {
     conf
 }
 
+/// What a vendor's cloning does: another token with the same keys and PINs. Of a module
+/// that is not running; gives the serial of the copy.
+///
+/// # Panics
+/// When there is no such token, or no such SoftHSM2: its file backend keeps label and
+/// serial as they are shown.
+pub fn copy_token(tokens: &Path, from: &str, to: &str) -> String {
+    let padded = |label: &str| format!("{label:<32}").into_bytes();
+    let folder = token_folder(tokens, from);
+    let copy = tokens.join(format!("copy-{to}"));
+    fs::create_dir(&copy).unwrap();
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "spare") {
+            fs::copy(&path, copy.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    // The folder is called after the serial, which is 16 hexadecimal digits.
+    let name = folder.file_name().unwrap().to_str().unwrap();
+    let digits = name.replace('-', "");
+    let serial = &digits[digits.len() - 16..];
+    // The slot's number is made of the end.
+    let mut other = serial.to_owned();
+    other.replace_range(8.., &format!("{:08x}", 0x1000_0000 + copy_number(to)));
+    let record = copy.join("token.object");
+    let bytes = fs::read(&record).unwrap();
+    let bytes = replaced(&bytes, &padded(from), &padded(to));
+    let bytes = replaced(&bytes, serial.as_bytes(), other.as_bytes());
+    fs::write(&record, bytes).unwrap();
+    other
+}
+
+/// Where SoftHSM2 keeps a token.
+///
+/// # Panics
+/// When there is none with this label.
+#[must_use]
+pub fn token_folder(tokens: &Path, label: &str) -> PathBuf {
+    let shown = format!("{label:<32}").into_bytes();
+    let is_it = |folder: &PathBuf| {
+        let record = fs::read(folder.join("token.object")).unwrap_or_default();
+        record.windows(shown.len()).any(|w| w == shown)
+    };
+    let folders = fs::read_dir(tokens).unwrap().map(|e| e.unwrap().path());
+    let mut found = folders.filter(is_it);
+    found.next().unwrap_or_else(|| panic!("no token {label}"))
+}
+
+fn copy_number(label: &str) -> u32 {
+    label
+        .bytes()
+        .fold(0, |n, b| n * 31 % 0xff_ffff + u32::from(b))
+}
+
+fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut at = bytes.windows(from.len()).enumerate();
+    let (at, _) = at.find(|(_, w)| *w == from).expect("what is replaced");
+    let mut new = bytes.to_vec();
+    new[at..at + to.len()].copy_from_slice(to);
+    new
+}
+
+/// Looks with SoftHSM2's own tool, which is a process of its own.
+#[must_use]
+pub fn scout() -> Scout {
+    Scout::new(|_, serial| {
+        let shown = Command::new("softhsm2-util").arg("--show-slots").output();
+        let shown = String::from_utf8(shown.unwrap().stdout).unwrap();
+        shown.contains(serial.unwrap())
+    })
+}
+
 /// A new token `t1` with PIN 123456, ready to be opened.
 pub fn token() -> TokenConfig {
     let new = NewToken {
@@ -135,5 +207,6 @@ pub fn token() -> TokenConfig {
         serial: Some(serial),
         pin: PinSource::Given(Pin::new("123456".into()), "the test"),
         pin_latch: Some(dir().join("pin-latch")),
+        scout: None,
     }
 }

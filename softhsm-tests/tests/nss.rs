@@ -59,6 +59,7 @@ fn nss_is_refused() {
         serial: None,
         pin: PinSource::Given(Pin::new(PIN.into()), "the test"),
         pin_latch: None,
+        scout: None,
     })
     .err()
     .expect("a module that lets keys out was accepted");

@@ -317,7 +317,7 @@ fn attributes(versions: &[proto::VersionEvidence]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_header(columns);
     type Read = fn(&proto::VersionEvidence) -> String;
-    let rows: [(&str, Read); 11] = [
+    let rows: [(&str, Read); 12] = [
         ("CKA_LOCAL (made in this token)", |v| v.local.to_string()),
         ("CKA_SENSITIVE", |v| v.sensitive.to_string()),
         ("CKA_ALWAYS_SENSITIVE", |v| v.always_sensitive.to_string()),
@@ -342,6 +342,7 @@ fn attributes(versions: &[proto::VersionEvidence]) -> Table {
                 "NO".into()
             }
         }),
+        ("proved on", |v| v.tokens.join(" ")),
     ];
     for (name, read) in rows {
         let mut row = vec![name.to_owned()];
@@ -377,6 +378,7 @@ fn evidence_json(e: &proto::GetKeyEvidenceResponse, module: &proto::ModuleEviden
                 "generated_by": v.generated_by,
                 "not_supported": v.not_supported,
                 "cannot_leave": v.cannot_leave,
+                "tokens": v.tokens,
             })
         })
         .collect();

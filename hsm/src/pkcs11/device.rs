@@ -1,61 +1,49 @@
 //! One token of one module: its login, its epoch, and the recovery ladder.
 //!
-//! Every C call holds the gate for reading; recovery holds it for writing, so no
-//! call is in flight while sessions are closed or the module is finalised (which the
-//! standard leaves undefined). The *anchor* session holds the login and is used for
-//! nothing else: a token logs out when its last session closes.
+//! Every C call holds the token's gate for reading, and behind it the module's
+//! (`module`), always in this order; recovery holds it for writing, so no call is in
+//! flight while sessions are closed. The *anchor* session holds the login.
 //!
 //! The *epoch* rises with every new login. Handles are cached per epoch and dropped
 //! with it, because after a re-initialisation an old number can be another key.
 
 use std::{
-    collections::HashMap,
-    ffi::CString,
-    path::PathBuf,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU8, Ordering},
-    },
+    path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use cryptoki::{
-    context::{CInitializeArgs, CInitializeFlags, Pkcs11},
+    context::Pkcs11,
     error::{Error as CkError, RvError},
-    object::ObjectHandle,
     session::{Session, SessionState, UserType},
     slot::Slot,
 };
 use cryptoki_sys as ck;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tracing::{info, warn};
 
 use super::{
-    Quirks, TokenConfig, attack, classify, module_path, probe, quirks,
+    Quirks, TokenConfig, attack, classify,
+    module::{GATE_WAIT, Module, Seat, SessionSlot, Started, initialise, never_returns},
+    module_path, probe, quirks,
     raw::{Listed, Raw, TokenFacts},
     session::Pkcs11Token,
     template::Fit,
     turn,
 };
 use crate::{
-    Connector, Lane, ModuleEvidence, ObjectId, Result, State, Token,
+    Connector, Lane, ModuleEvidence, Result, State, Token,
     error::{Error, Kind, Remedy},
     pin::Latch,
 };
 
-/// A session slot of one worker; recovery empties it from outside.
-pub(crate) type SessionSlot = Arc<Mutex<Option<Session>>>;
-
 /// One token of one module, shared by all workers.
 pub struct Device {
     config: TokenConfig,
-    path: PathBuf,
-    pub(crate) raw: Raw,
+    module: Arc<Module>,
+    seat: Arc<Seat>,
     gate: RwLock<Connection>,
-    sessions: Mutex<Vec<Weak<Mutex<Option<Session>>>>>,
-    /// Handles of the current epoch, each proved once.
-    pub(crate) handles: RwLock<HashMap<ObjectId, ObjectHandle>>,
-    state: AtomicU8,
     latch: Option<Latch>,
     fit: Fit,
     evidence: ModuleEvidence,
@@ -63,10 +51,10 @@ pub struct Device {
 
 /// What an epoch is made of.
 pub(crate) struct Connection {
-    module: Option<Pkcs11>,
     slot: Slot,
     serial: String,
-    anchor: Mutex<Option<Session>>,
+    /// Of the module, when this epoch began.
+    generation: u64,
     epoch: u64,
     retry: Retry,
 }
@@ -79,12 +67,6 @@ struct Retry {
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
-/// How long recovery waits for calls in flight before it gives up on this attempt.
-const GATE_WAIT: Duration = Duration::from_secs(5);
-
-const READY: u8 = 0;
-const DOWN: u8 = 1;
-const BLOCKED: u8 = 2;
 
 /// Loads the module, logs in, finds out what works and attacks throw-away keys.
 ///
@@ -100,26 +82,26 @@ pub fn open(config: TokenConfig) -> Result<Arc<Device>> {
         ));
     }
     let path = module_path(&config.module)?;
-    let raw = Raw::load(&path)?;
     let _turn = turn::take(&path);
-    let module = initialise(&path, config.init_reserved.as_deref())?;
-    let (slot, facts) = find_token(
-        &module,
-        &raw,
-        config.label.as_deref(),
-        config.serial.as_deref(),
-    )?;
+    let module = Module::of(&path, config.init_reserved.as_deref())?;
+    let seat = module.seat();
     let latch = config.pin_latch.clone().map(Latch::new);
-    let anchor = module
-        .open_rw_session(slot)
-        .map_err(|e| classify::from_cryptoki(&e))?;
+    if !shows(&module, &config) {
+        // What came since the module started is shown by some only after a restart.
+        let _ = module.restart(&seat, || config.is_there(None))?;
+    }
+    let started = module.enter();
+    let cryptoki = started.cryptoki()?;
+    let (label, serial) = (config.label.as_deref(), config.serial.as_deref());
+    let (slot, facts) = find_token(cryptoki, module.raw(), label, serial)?;
+    let anchor = started.open(slot, Lane::Admin)?;
     log_in(&anchor, &config, latch.as_ref(), &facts)?;
 
-    probe::aes_gcm(&raw, &module, slot)?;
+    probe::aes_gcm(module.raw(), cryptoki, slot)?;
     let (fit, victim) = Fit::find(&anchor)?;
-    let mut evidence = describe(&path, &module, &facts);
+    let mut evidence = describe(&path, cryptoki, &facts);
     evidence.not_supported = fit.not_supported();
-    evidence.attacks = attack::all(&raw, &module, slot, &fit, victim, &|session| {
+    evidence.attacks = attack::all(module.raw(), cryptoki, slot, &fit, victim, &|session| {
         log_in(session, &config, latch.as_ref(), &facts)
     })?;
     refuse_leaks(&evidence)?;
@@ -127,25 +109,49 @@ pub fn open(config: TokenConfig) -> Result<Arc<Device>> {
         module = %path.display(), token = %facts.label, serial = %facts.serial,
         attacks_resisted = evidence.attacks.len(), "token ready"
     );
+    *seat.anchor.lock() = Some(anchor);
+    seat.set(State::Ready);
+    let connection = Connection {
+        slot,
+        serial: facts.serial,
+        generation: started.generation(),
+        epoch: 1,
+        retry: Retry::new(),
+    };
+    drop(started);
     Ok(Arc::new(Device {
-        path,
-        raw,
-        gate: RwLock::new(Connection {
-            module: Some(module),
-            slot,
-            serial: facts.serial,
-            anchor: Mutex::new(Some(anchor)),
-            epoch: 1,
-            retry: Retry::new(),
-        }),
-        sessions: Mutex::new(Vec::new()),
-        handles: RwLock::new(HashMap::new()),
-        state: AtomicU8::new(READY),
+        module,
+        seat,
+        gate: RwLock::new(connection),
         latch,
         fit,
         evidence,
         config,
     }))
+}
+
+fn shows(module: &Module, config: &TokenConfig) -> bool {
+    let started = module.enter();
+    let (label, serial) = (config.label.as_deref(), config.serial.as_deref());
+    let cryptoki = started.cryptoki();
+    !cryptoki.is_ok_and(|c| {
+        find_token(c, module.raw(), label, serial).is_err_and(|e| e.kind() == Kind::Gone)
+    })
+}
+
+/// Does the module show such a token to a process that starts it anew? For a process of
+/// its own: nobody else may use the module in it.
+///
+/// # Errors
+/// As for [`open`], up to the login.
+pub fn is_there(config: &TokenConfig) -> Result<bool> {
+    let path = module_path(&config.module)?;
+    let raw = Raw::load(&path)?;
+    let module = initialise(&path, config.init_reserved.as_deref())?;
+    let (label, serial) = (config.label.as_deref(), config.serial.as_deref());
+    let found = find_token(&module, &raw, label, serial).is_ok();
+    let _ = module.finalize();
+    Ok(found)
 }
 
 impl Device {
@@ -159,9 +165,17 @@ impl Device {
         &self.fit
     }
 
+    pub(crate) fn raw(&self) -> &Raw {
+        self.module.raw()
+    }
+
+    pub(crate) fn seat(&self) -> &Seat {
+        &self.seat
+    }
+
     /// The mechanisms the token lists now; none when it does not answer.
     pub(crate) fn listed(&self, connection: &Connection) -> Vec<Listed> {
-        self.raw.mechanisms(connection.slot).unwrap_or_default()
+        self.raw().mechanisms(connection.slot).unwrap_or_default()
     }
 
     /// Runs `call` with the worker's session, opening it first where needed.
@@ -172,24 +186,32 @@ impl Device {
         call: impl FnOnce(&Connection, &Session) -> Result<T>,
     ) -> Result<T> {
         let connection = self.gate.read();
-        match self.state() {
+        match self.seat.state() {
             State::Ready => {}
-            State::Down => {
+            State::Blocked => return Err(blocked(&self.config)),
+            State::Down | State::Diverged => {
                 return Err(Error::new(
                     Kind::Gone,
                     "the HSM cannot be reached; reconnecting by itself",
                 ));
             }
-            State::Blocked => return Err(blocked(&self.config)),
         }
+        let started = self.module.enter();
+        connection.of(&started)?;
         let mut held = slot.lock();
         let session = match held.take() {
             Some(session) => session,
-            None => connection.open(lane)?,
+            None => started.open(connection.slot, lane)?,
         };
         let result = call(&connection, &session);
         *held = Some(session);
         result
+    }
+
+    /// L1, and the end of a worker.
+    pub(crate) fn drop_session(&self, slot: &SessionSlot) {
+        let _started = self.module.enter();
+        slot.lock().take();
     }
 
     pub(crate) fn epoch(&self) -> u64 {
@@ -198,7 +220,7 @@ impl Device {
 
     /// Does the token answer at all?
     pub(crate) fn facts(&self, connection: &Connection) -> Result<TokenFacts> {
-        self.raw.token_facts(connection.slot).map_err(|rv| {
+        self.raw().token_facts(connection.slot).map_err(|rv| {
             let what = classify::from_number(rv).map_or_else(String::new, classify::name);
             Error::new(Kind::Gone, format!("C_GetTokenInfo answered {what}"))
                 .with_remedy(Remedy::Module)
@@ -211,15 +233,17 @@ impl Device {
         self.reconnect(seen, false)
     }
 
-    /// L3: the module is finalised and initialised, then L2.
+    /// L3: the module is finalised and initialised, then L2. Where another token of the
+    /// module is in use: L2 alone, unless a restart is known to help.
     pub(crate) fn restart_module(&self, seen: u64) -> Result<()> {
         self.reconnect(seen, true)
     }
 
     fn reconnect(&self, seen: u64, restart: bool) -> Result<()> {
-        let mut connection = self.gate.try_write_for(GATE_WAIT).ok_or_else(|| {
-            Error::new(Kind::Gone, "a call into the PKCS#11 module does not return")
-        })?;
+        let mut connection = self
+            .gate
+            .try_write_for(GATE_WAIT)
+            .ok_or_else(never_returns)?;
         if connection.epoch != seen {
             return Ok(());
         }
@@ -229,7 +253,6 @@ impl Device {
                 "the HSM cannot be reached; the next attempt waits for its turn",
             ));
         }
-        self.close_sessions(&connection);
         let result = self
             .connect_anew(&mut connection, restart)
             .map_err(|e| match e.kind() {
@@ -241,72 +264,56 @@ impl Device {
             Ok(()) => {
                 connection.retry = Retry::new();
                 connection.epoch += 1;
-                self.state.store(READY, Ordering::Release);
+                self.seat.set(State::Ready);
                 info!(
-                    epoch = connection.epoch,
+                    token = %self.evidence.token_label, epoch = connection.epoch,
                     restart, "logged in to the token again"
                 );
             }
             Err(e) => {
                 connection.retry.later();
-                let state = if e.kind() == Kind::Blocked {
-                    BLOCKED
-                } else {
-                    DOWN
-                };
-                self.state.store(state, Ordering::Release);
-                warn!(error = %e, restart, "the token is not back");
+                self.seat.set(match e.kind() {
+                    Kind::Blocked => State::Blocked,
+                    _ => State::Down,
+                });
+                warn!(token = %self.evidence.token_label, error = %e, restart, "the token is not back");
             }
         }
         result
     }
 
-    fn close_sessions(&self, connection: &Connection) {
-        self.handles.write().clear();
-        let mut sessions = self.sessions.lock();
-        sessions.retain(|s| s.strong_count() > 0);
-        for slot in sessions.iter().filter_map(Weak::upgrade) {
-            slot.lock().take();
-        }
-        connection.anchor.lock().take();
-    }
-
     fn connect_anew(&self, connection: &mut Connection, restart: bool) -> Result<()> {
-        if restart || connection.module.is_none() {
-            if let Some(old) = connection.module.take() {
-                // A module that is already dead may say so; it is initialised anew.
-                let _ = old.finalize();
-            }
-            connection.module = Some(initialise(
-                &self.path,
-                self.config.init_reserved.as_deref(),
-            )?);
+        let dead = self.module.enter().cryptoki().is_err();
+        if restart || dead {
+            let serial = &connection.serial;
+            // If it may not be restarted now, logging in may be enough.
+            let _ = self
+                .module
+                .restart(&self.seat, || self.config.is_there(Some(serial)))?;
         }
-        let Some(module) = connection.module.as_ref() else {
-            return Err(Error::new(Kind::Fault, "the PKCS#11 module is not loaded"));
-        };
-        let _turn = turn::take(&self.path);
+        let _turn = turn::take(self.module.path());
+        let started = self.module.enter();
+        self.seat.clear();
         // By serial now, whatever it was selected by: it must be the same token.
-        let (slot, facts) = find_token(module, &self.raw, None, Some(&connection.serial))?;
-        let anchor = module
-            .open_rw_session(slot)
-            .map_err(|e| classify::from_cryptoki(&e))?;
+        let (raw, serial) = (self.raw(), Some(connection.serial.as_str()));
+        let (slot, facts) = find_token(started.cryptoki()?, raw, None, serial)?;
+        let anchor = started.open(slot, Lane::Admin)?;
         log_in(&anchor, &self.config, self.latch.as_ref(), &facts)?;
         connection.slot = slot;
-        *connection.anchor.lock() = Some(anchor);
+        connection.generation = started.generation();
+        *self.seat.anchor.lock() = Some(anchor);
         Ok(())
     }
 }
 
 impl Connector for Arc<Device> {
     fn connect(&self, lane: Lane) -> Result<Box<dyn Token>> {
-        let slot: SessionSlot = Arc::new(Mutex::new(None));
-        self.sessions.lock().push(Arc::downgrade(&slot));
+        let slot = self.seat.slot();
         Ok(Box::new(Pkcs11Token::new(Arc::clone(self), lane, slot)))
     }
 
     fn state(&self) -> State {
-        Device::state(self)
+        self.seat.state()
     }
 
     fn evidence(&self) -> ModuleEvidence {
@@ -314,7 +321,7 @@ impl Connector for Arc<Device> {
     }
 
     fn new_pin(&self) -> Result<()> {
-        if Device::state(self) == State::Ready {
+        if self.seat.state() == State::Ready {
             return Ok(());
         }
         let seen = {
@@ -329,37 +336,20 @@ impl Connector for Arc<Device> {
         let Some(mut connection) = self.gate.try_write_for(GATE_WAIT) else {
             return;
         };
-        self.close_sessions(&connection);
-        self.state.store(DOWN, Ordering::Release);
+        self.seat.set(State::Down);
         connection.retry.not_before = Instant::now() + Duration::from_secs(3600);
-        if let Some(module) = connection.module.take() {
-            // The process ends next; there is nobody left to tell.
-            let _ = module.finalize();
-        }
-    }
-}
-
-impl Device {
-    pub(crate) fn state(&self) -> State {
-        match self.state.load(Ordering::Acquire) {
-            READY => State::Ready,
-            BLOCKED => State::Blocked,
-            _ => State::Down,
-        }
+        self.module.leave(&self.seat);
     }
 }
 
 impl Connection {
-    pub(crate) fn open(&self, lane: Lane) -> Result<Session> {
-        let module = self
-            .module
-            .as_ref()
-            .ok_or_else(|| Error::new(Kind::Gone, "the PKCS#11 module is finalised"))?;
-        let session = match lane {
-            Lane::Work => module.open_ro_session(self.slot),
-            Lane::Admin => module.open_rw_session(self.slot),
-        };
-        session.map_err(|e| classify::from_cryptoki(&e))
+    /// Is this still the module that the token logged in to?
+    fn of(&self, started: &Started) -> Result<()> {
+        if self.generation == started.generation() {
+            return Ok(());
+        }
+        let text = "the PKCS#11 module was started anew for another of its tokens";
+        Err(Error::new(Kind::Stale, text).with_remedy(Remedy::Login))
     }
 }
 
@@ -385,39 +375,6 @@ pub(crate) fn logged_in(session: &Session) -> bool {
             SessionState::RoUser | SessionState::RwUser
         )
     })
-}
-
-pub(super) fn initialise(path: &std::path::Path, reserved: Option<&str>) -> Result<Pkcs11> {
-    let module = Pkcs11::new(path).map_err(|e| {
-        Error::new(
-            Kind::Setup,
-            format!("{} is not a PKCS#11 module: {e}", path.display()),
-        )
-    })?;
-    let reserved = reserved
-        .map(CString::new)
-        .transpose()
-        .map_err(|_| Error::new(Kind::Setup, "init_reserved holds a NUL byte"))?;
-    let flags = CInitializeFlags::OS_LOCKING_OK;
-    let args = match &reserved {
-        None => CInitializeArgs::new(flags),
-        Some(text) => super::raw::initialize_args(flags, text),
-    };
-    match module.initialize(args) {
-        Ok(()) | Err(CkError::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Ok(module),
-        Err(CkError::Pkcs11(RvError::CantLock, _)) => Err(Error::new(
-            Kind::Unsupported,
-            "this module cannot be used from several threads (CKR_CANT_LOCK)",
-        )),
-        Err(e) => Err(Error::new(
-            Kind::Setup,
-            format!(
-                "{} does not start: {}; check the module's own configuration (for SoftHSM: SOFTHSM2_CONF)",
-                path.display(),
-                classify::from_cryptoki(&e)
-            ),
-        )),
-    }
 }
 
 pub(super) fn find_token(
@@ -534,7 +491,7 @@ fn blocked(config: &TokenConfig) -> Error {
     )
 }
 
-fn describe(path: &std::path::Path, module: &Pkcs11, facts: &TokenFacts) -> ModuleEvidence {
+fn describe(path: &Path, module: &Pkcs11, facts: &TokenFacts) -> ModuleEvidence {
     let info = module.get_library_info().ok();
     ModuleEvidence {
         module_path: path.display().to_string(),

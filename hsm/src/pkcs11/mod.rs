@@ -1,7 +1,7 @@
 //! Any PKCS#11 module, by absolute path.
 //!
 //! ```text
-//!   open ─► Device ─ probe ─ attack ─► Connector ─► Pkcs11Token per worker
+//!   open ─► Module ─► Device ─ probe ─ attack ─► Connector ─► Pkcs11Token per worker
 //! ```
 //!
 //! [`open`] loads the module, finds the token by label or serial (never by slot
@@ -18,6 +18,7 @@ mod classify;
 mod data;
 mod device;
 mod mechanism;
+mod module;
 mod objects;
 mod params;
 mod probe;
@@ -36,7 +37,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use device::{Device, open};
+pub use device::{Device, is_there, open};
+pub use module::Scout;
 pub use provision::{NewToken, provision};
 pub use quirks::Quirks;
 
@@ -62,6 +64,19 @@ pub struct TokenConfig {
     pub pin: PinSource,
     /// Where a refused PIN is remembered over restarts.
     pub pin_latch: Option<PathBuf>,
+    /// Says whether a restart of the module would bring a token back, where other tokens
+    /// of the module are in use. Without one it is not restarted under them.
+    pub scout: Option<Scout>,
+}
+
+impl TokenConfig {
+    fn is_there(&self, serial: Option<&str>) -> bool {
+        let (label, serial) = match serial {
+            Some(serial) => (None, Some(serial)),
+            None => (self.label.as_deref(), self.serial.as_deref()),
+        };
+        self.scout.as_ref().is_some_and(|s| s.sees(label, serial))
+    }
 }
 
 /// Checks the path of a module before anything of it is executed: absolute, a file, ours

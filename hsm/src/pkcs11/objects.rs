@@ -76,7 +76,7 @@ impl At<'_> {
         let mut findings: Vec<String> =
             evidence.findings().into_iter().map(str::to_owned).collect();
         findings.extend(
-            attack::in_place(&self.device.raw, self.session, handle, spec)
+            attack::in_place(self.device.raw(), self.session, handle, spec)
                 .into_iter()
                 .filter(|a| !a.resisted)
                 .map(|a| format!("{} {}: {}", a.id, a.attempt, a.outcome)),
@@ -93,7 +93,7 @@ impl At<'_> {
             proof: self.new_proof(handle, public, spec)?,
         };
         self.prove(handle, &key)?;
-        self.device.handles.write().insert(id, handle);
+        self.device.seat().handles.write().insert(id, handle);
         Ok(NewKey { key, evidence })
     }
 
@@ -149,7 +149,7 @@ impl At<'_> {
         spec: KeySpec,
     ) -> KeyEvidence {
         template::evidence(
-            &self.device.raw,
+            self.device.raw(),
             self.session,
             handle,
             id,

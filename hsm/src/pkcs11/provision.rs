@@ -4,7 +4,7 @@
 use cryptoki::session::UserType;
 use tracing::info;
 
-use super::{classify, device, module_path, raw::Raw};
+use super::{classify, device, module, module_path, raw::Raw};
 use crate::{
     Pin, Result,
     error::{Error, Kind},
@@ -29,7 +29,7 @@ pub struct NewToken {
 pub fn provision(module: &std::path::Path, new: &NewToken) -> Result<String> {
     let path = module_path(module)?;
     let raw = Raw::load(&path)?;
-    let module = device::initialise(&path, None)?;
+    let module = module::initialise(&path, None)?;
     let fail = |e: &cryptoki::error::Error| {
         Error::new(
             Kind::Setup,

@@ -15,8 +15,9 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::{
     classify::{self, Class},
-    device::{Connection, Device, SessionSlot, logged_in},
+    device::{Connection, Device, logged_in},
     mechanism,
+    module::SessionSlot,
     params::Params,
     raw::HOT_BUFFER,
     template,
@@ -150,7 +151,7 @@ impl Token for Pkcs11Token {
     fn destroy(&mut self, id: ObjectId, spec: KeySpec) -> Result<()> {
         self.with(|at| {
             let handle = at.find(id, spec)?.ok_or_else(|| missing(id))?;
-            at.device.handles.write().remove(&id);
+            at.device.seat().handles.write().remove(&id);
             at.destroy(handle, id, spec)
         })
     }
@@ -166,7 +167,7 @@ impl Token for Pkcs11Token {
     fn check(&mut self, canary: Option<&KeyRef>) -> Result<()> {
         // Requests fail fast while the token is down; the health check is what
         // brings it back, at the pace of the back-off.
-        if self.device.state() == State::Down {
+        if self.device.seat().state() == State::Down {
             self.epoch = self.device.epoch();
             return Err(Error::new(Kind::Gone, "the HSM is down").with_remedy(Remedy::Module));
         }
@@ -189,7 +190,7 @@ impl Token for Pkcs11Token {
             let climbed = match rung {
                 Remedy::None => return Err(lost.clone()),
                 Remedy::Session => {
-                    self.slot.lock().take();
+                    self.device.drop_session(&self.slot);
                     Ok(())
                 }
                 Remedy::Login => self.device.log_in_again(seen),
@@ -207,6 +208,13 @@ impl Token for Pkcs11Token {
     }
 }
 
+impl Drop for Pkcs11Token {
+    /// Closing a session is a call into the module, too.
+    fn drop(&mut self) {
+        self.device.drop_session(&self.slot);
+    }
+}
+
 /// One call: the device, the epoch's connection and this worker's session.
 pub(super) struct At<'a> {
     pub(super) device: &'a Device,
@@ -217,7 +225,7 @@ pub(super) struct At<'a> {
 impl At<'_> {
     /// The proved handle of a key in this epoch.
     fn resolve(&self, key: &KeyRef) -> Result<ObjectHandle> {
-        if let Some(handle) = self.device.handles.read().get(&key.object) {
+        if let Some(handle) = self.device.seat().handles.read().get(&key.object) {
             return Ok(*handle);
         }
         self.resolve_anew(key, Remedy::None)
@@ -231,8 +239,21 @@ impl At<'_> {
             return Err(missing(key.object).with_remedy(if_absent));
         };
         self.prove(handle, key)?;
-        self.device.handles.write().insert(key.object, handle);
+        self.stays_inside(handle, key)?;
+        let mut handles = self.device.seat().handles.write();
+        handles.insert(key.object, handle);
         Ok(handle)
+    }
+
+    /// What was seen of the original is not true of every copy.
+    fn stays_inside(&self, handle: ObjectHandle, key: &KeyRef) -> Result<()> {
+        let evidence = self.evidence(handle, key.object, key.spec);
+        if (evidence.sensitive, evidence.extractable) == (Some(true), Some(false)) {
+            return Ok(());
+        }
+        // A token that is gone says nothing about its keys.
+        self.alive()?;
+        Err(not_itself(key, "it could leave this token"))
     }
 
     pub(super) fn find(&self, id: ObjectId, spec: KeySpec) -> Result<Option<ObjectHandle>> {
@@ -244,26 +265,19 @@ impl At<'_> {
             [] => Ok(None),
             [one] => Ok(Some(*one)),
             _ => Err(Error::new(
-                Kind::Fault,
+                Kind::OtherKey,
                 format!("several objects on the token have CKA_ID {id}; none of them is used"),
-            )),
+            )
+            .of_key(id)),
         }
     }
 
     /// Asks the key for its proof: this handle is that key, and the token works.
     pub(super) fn prove(&self, handle: ObjectHandle, key: &KeyRef) -> Result<()> {
-        let wrong = |why: String| {
-            Error::new(
-                Kind::Fault,
-                format!(
-                    "the object with CKA_ID {} is not the key it should be: {why}",
-                    key.object
-                ),
-            )
-            .with_remedy(Remedy::Session)
+        let by_number = |rv: CK_RV| {
+            let refused = || not_itself(key, &rv_name(rv));
+            self.no_proof(rv).unwrap_or_else(refused)
         };
-        let by_number =
-            |rv: CK_RV| wrong(classify::from_number(rv).map_or_else(String::new, classify::name));
         let is_it = match &key.proof {
             KeyProof::Wrapped(wrapped) => {
                 let dek = self
@@ -285,7 +299,17 @@ impl At<'_> {
         if is_it {
             Ok(())
         } else {
-            Err(wrong("another value came out".into()))
+            Err(not_itself(key, "another value came out"))
+        }
+    }
+
+    /// Why a proof could not be asked for; `None`: it was, and this was the answer.
+    fn no_proof(&self, rv: CK_RV) -> Option<Error> {
+        let rv = classify::from_number(rv)?;
+        match classify::classify(rv) {
+            // Also what a token answers that is gone.
+            Class::Caller | Class::Policy | Class::Ambiguous => self.alive().err(),
+            _ => Some(classify::explain("the proof of a key", rv)),
         }
     }
 
@@ -334,7 +358,7 @@ impl At<'_> {
         };
         Ok(self
             .device
-            .raw
+            .raw()
             .sign(self.session, mechanism, &params, handle, &input))
     }
 
@@ -344,7 +368,7 @@ impl At<'_> {
         hash: Hash,
         message: &[u8],
     ) -> Result<Vec<u8>, CK_RV> {
-        let tag = self.device.raw.sign(
+        let tag = self.device.raw().sign(
             self.session,
             mechanism::hmac(hash),
             &Params::None,
@@ -364,7 +388,7 @@ impl At<'_> {
         how: Oaep,
         ciphertext: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, CK_RV> {
-        self.device.raw.decrypt(
+        self.device.raw().decrypt(
             self.session,
             cryptoki_sys::CKM_RSA_PKCS_OAEP,
             &mechanism::oaep(how),
@@ -394,7 +418,7 @@ impl At<'_> {
         let mut out = [0; HOT_BUFFER];
         let n = self
             .device
-            .raw
+            .raw()
             .gcm_encrypt(self.session, handle, &iv, aad, dek, &mut out)?;
         let sealed = out
             .get(..n)
@@ -415,7 +439,7 @@ impl At<'_> {
         let mut out = [0; HOT_BUFFER];
         let n = self
             .device
-            .raw
+            .raw()
             .gcm_decrypt(self.session, handle, iv, aad, sealed, &mut out);
         let dek = match n {
             Ok(Dek::LEN) => out.first_chunk_mut().map(Dek::take),
@@ -446,7 +470,7 @@ impl At<'_> {
 
     /// The handle died: with the login, with the token, or alone.
     fn lost_handle(&self, function: &str, rv: RvError, key: &KeyRef) -> Error {
-        self.device.handles.write().remove(&key.object);
+        self.device.seat().handles.write().remove(&key.object);
         if let Err(e) = self.alive() {
             return e;
         }
@@ -484,6 +508,19 @@ fn parameters_refused(rv: CK_RV) -> bool {
     rv == ck::CKR_MECHANISM_PARAM_INVALID || rv == ck::CKR_ARGUMENTS_BAD
 }
 
+fn not_itself(key: &KeyRef, why: &str) -> Error {
+    let id = key.object;
+    let text = format!("the object with CKA_ID {id} is not the key it should be: {why}");
+    // A broken session could say so, too.
+    Error::new(Kind::OtherKey, text)
+        .of_key(id)
+        .with_remedy(Remedy::Session)
+}
+
+fn rv_name(rv: CK_RV) -> String {
+    classify::from_number(rv).map_or_else(String::new, classify::name)
+}
+
 fn cannot(what: &str) -> Error {
     Error::new(Kind::Unsupported, format!("this token cannot do {what}"))
 }
@@ -500,4 +537,5 @@ fn missing(id: ObjectId) -> Error {
         Kind::NoSuchKey,
         format!("the token shows no key with CKA_ID {id}; Keywright deleted nothing"),
     )
+    .of_key(id)
 }

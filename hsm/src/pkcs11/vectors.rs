@@ -25,8 +25,9 @@ use parking_lot::Mutex;
 
 use super::{
     classify,
-    device::{Device, SessionSlot},
+    device::Device,
     mechanism,
+    module::SessionSlot,
     params::Params,
     raw::SLACK,
     session::{At, of_its_length},
@@ -125,7 +126,7 @@ impl Vectors {
             let mut out = vec![0; plaintext.len() + WrappedDek::TAG_LEN + SLACK];
             let n = at
                 .device
-                .raw
+                .raw()
                 .gcm_encrypt(at.session, key.handle, iv, aad, plaintext, &mut out)?;
             out.truncate(n);
             Ok(out)
@@ -152,7 +153,7 @@ impl Vectors {
             let mut out = vec![0; sealed.len() + SLACK];
             let n = at
                 .device
-                .raw
+                .raw()
                 .gcm_decrypt(at.session, key.handle, iv, aad, sealed, &mut out)?;
             out.truncate(n);
             Ok(out)
@@ -201,7 +202,7 @@ impl Vectors {
             mechanism::signing(key.spec, how, input)
                 .ok_or_else(|| Refusal::Ours("key, scheme and input do not fit".into()))?;
         self.ask(|at| {
-            at.device.raw.verify(
+            at.device.raw().verify(
                 at.session, mechanism, &params, key.handle, &input, signature,
             )
         })

@@ -44,6 +44,7 @@ async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
         hsm::State::Ready => "ready",
         hsm::State::Down => "down",
         hsm::State::Blocked => "blocked: the PIN was refused",
+        hsm::State::Diverged => "diverged: it does not hold the appliance's own key",
     };
     let audit = if admin.app.audit.healthy() {
         "ready"
@@ -61,7 +62,16 @@ async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let body = serde_json::json!({ "ready": ready, "hsm": hsm, "audit": audit, "node": node });
+    let tokens: serde_json::Map<_, _> = admin
+        .app
+        .hsm
+        .tokens()
+        .into_iter()
+        .map(|t| (t.name, t.state.name().into()))
+        .collect();
+    let body = serde_json::json!({
+        "ready": ready, "hsm": hsm, "audit": audit, "node": node, "tokens": tokens,
+    });
     (
         status,
         [("content-type", "application/json")],

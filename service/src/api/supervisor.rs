@@ -74,11 +74,13 @@ fn status(app: &App) -> &'static str {
         return "not ready: this node has lost touch with the others";
     }
     match (app.hsm.state(), app.audit.healthy()) {
-        (State::Ready, true) => "serving",
+        (State::Ready, true) if app.hsm.is_whole() => "serving",
+        (State::Ready, true) => "serving, without one of the tokens",
         (State::Ready, false) => "not ready: the audit log cannot be written",
         (State::Down, true) => "not ready: the HSM is down",
         (State::Down, false) => "not ready: the HSM is down, the audit log cannot be written",
         (State::Blocked, _) => "not ready: the PIN was refused",
+        (State::Diverged, _) => "not ready: the HSM does not hold the appliance's own key",
     }
 }
 

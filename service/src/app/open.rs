@@ -7,15 +7,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keywright_hsm::{self as hsm, Hsm, KeyRef, Options, pkcs11};
+use keywright_hsm::{
+    self as hsm, Hsm, KeyRef, Options, Place,
+    pkcs11::{self, TokenConfig},
+};
 
-use super::{RELEASE, StartError, census, lost_store, open_store, seals, seals::TokenEpoch};
+use super::{RELEASE, StartError, census, lost_store, open_store, scout, seals, seals::TokenEpoch};
 use crate::{
     api::Tenants,
     audit::{Audit, Entry, Event, Log, LogError, Opened as OpenedLog},
     authorities::Authorities,
     clock::{Clock, Entropy, System},
-    config::{Config, TenantConfig},
+    config::{Config, HsmConfig, TenantConfig},
     key::TenantId,
     keyring::Keyring,
     ledger::Ledger,
@@ -268,22 +271,44 @@ async fn again<T>(what: impl AsyncFn() -> hsm::Result<T>) -> hsm::Result<T> {
 }
 
 async fn opened(config: &Config) -> Result<Hsm, StartError> {
-    let token = config.hsm.token(&config.data_dir)?;
-    let (workers, queue_jobs) = (config.hsm.workers, config.hsm.queue_jobs);
-    let check_every = Duration::from_millis(config.hsm.check_every_ms);
-    tokio::task::spawn_blocking(move || {
-        let device = pkcs11::open(token)?;
-        let workers = workers.unwrap_or_else(|| device.quirks().workers);
-        let options = Options {
-            workers,
-            queue_jobs,
-            check_every,
-        };
-        Hsm::start(Arc::new(device), options, Arc::new(HsmMetrics))
-    })
-    .await
-    .map_err(|e| StartError::Other(format!("opening the HSM: {e}")))?
-    .map_err(StartError::from)
+    let HsmConfig {
+        workers,
+        queue_jobs,
+        check_every_ms,
+        ..
+    } = config.hsm;
+    let tokens = config.hsm.open_with(&config.data_dir)?;
+    let several = tokens.len() > 1;
+    let places = tokens.into_iter().map(|(name, mut token)| {
+        if several {
+            token.scout = Some(scout::of(&token));
+        }
+        place(name, token, workers)
+    });
+    let places = places.collect();
+    let options = Options {
+        workers: workers.unwrap_or(1),
+        queue_jobs,
+        check_every: Duration::from_millis(check_every_ms),
+    };
+    tokio::task::spawn_blocking(move || Hsm::start_group(places, options, Arc::new(HsmMetrics)))
+        .await
+        .map_err(|e| StartError::Other(format!("opening the HSM: {e}")))?
+        .map_err(StartError::from)
+}
+
+fn place(name: String, token: TokenConfig, workers: Option<usize>) -> Place {
+    let open = move || {
+        let device = pkcs11::open(token.clone())?;
+        Ok(hsm::Opened {
+            workers: workers.unwrap_or_else(|| device.quirks().workers),
+            connector: Arc::new(device),
+        })
+    };
+    Place {
+        name,
+        open: Box::new(open),
+    }
 }
 
 /// The permanent ids of the tenants in the configuration; new tenants get one.

@@ -10,12 +10,12 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use keywright_hsm::{DataObject, Dek, Hsm, KeyRef, Unwrap, WrappedDek};
+use keywright_hsm::{DataObject, Dek, Hsm, KeyRef, State, Unwrap, WrappedDek};
 use tracing::{error, info};
 
 use super::{StartError, open::PATIENCE};
@@ -31,6 +31,8 @@ const SOON: Duration = Duration::from_secs(3);
 pub struct TokenEpoch {
     label: String,
     written: AtomicU64,
+    /// On so many tokens: one that comes back wants to know, too.
+    told: AtomicUsize,
 }
 
 impl TokenEpoch {
@@ -40,6 +42,7 @@ impl TokenEpoch {
         Self {
             label: format!("{LABEL}/{}/{log}", canary.object),
             written: AtomicU64::new(0),
+            told: AtomicUsize::new(0),
         }
     }
 
@@ -50,7 +53,10 @@ impl TokenEpoch {
             // Whoever needs the store says more about it.
             Err(e) => return tracing::debug!(error = %e, "the epoch could not be read"),
         };
-        if epoch <= self.written.load(Ordering::Acquire) {
+        let tokens = hsm.tokens();
+        let serving = tokens.iter().filter(|t| t.state == State::Ready).count();
+        let all_know = serving <= self.told.load(Ordering::Acquire);
+        if all_know && epoch <= self.written.load(Ordering::Acquire) {
             return;
         }
         match self.tell(hsm, epoch, SOON).await {
@@ -71,7 +77,8 @@ impl TokenEpoch {
     ) -> keywright_hsm::Result<()> {
         let value = epoch.to_be_bytes().to_vec();
         let until = Instant::now() + patience;
-        hsm.put_data(self.label.clone(), value, until).await?;
+        let told = hsm.put_data(self.label.clone(), value, until).await?;
+        self.told.store(told, Ordering::Release);
         self.written.fetch_max(epoch, Ordering::AcqRel);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Module, token and PIN: where each is, and which way the PIN comes in.
+//! Module, tokens and PINs: where each is, and which way a PIN comes in.
 
 use std::path::{Path, PathBuf};
 
@@ -37,6 +37,9 @@ pub struct HsmConfig {
     /// Pause between health checks.
     #[serde(default = "default_check")]
     pub check_every_ms: u64,
+    /// Other tokens of the module that hold the same keys.
+    #[serde(default)]
+    pub replica: Vec<ReplicaConfig>,
 }
 
 fn default_queue() -> usize {
@@ -51,6 +54,47 @@ fn default_check() -> u64 {
     10_000
 }
 
+/// Another token that holds the same keys.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicaConfig {
+    /// Who keeps the keys on it the same.
+    pub copied_by: CopiedBy,
+    /// As in [`HsmConfig`]: label …
+    pub token_label: Option<String>,
+    /// … or serial,
+    pub token_serial: Option<String>,
+    /// and exactly one of these:
+    pub pin_file: Option<PathBuf>,
+    /// as above,
+    pub pin_fd: Option<i32>,
+    /// as above,
+    pub pin_credential: Option<String>,
+    /// as above.
+    pub pin_env: Option<String>,
+}
+
+/// How keys come to another token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CopiedBy {
+    /// By the vendor's own cloning, which the operator has set up.
+    Vendor,
+}
+
+/// What is said of each token, the first and the others.
+#[derive(Debug, Clone, Copy)]
+struct TokenFields<'a> {
+    /// Where it stands in the file.
+    at: &'static str,
+    label: Option<&'a str>,
+    serial: Option<&'a str>,
+    file: Option<&'a Path>,
+    fd: Option<i32>,
+    credential: Option<&'a str>,
+    env: Option<&'a str>,
+}
+
 impl HsmConfig {
     pub(super) fn check(&self) -> Result<(), String> {
         if !self.module.is_absolute() {
@@ -59,22 +103,12 @@ impl HsmConfig {
                 self.module.display()
             ));
         }
-        if self.token_label.is_none() && self.token_serial.is_none() {
-            return Err("hsm: give token_label or token_serial".into());
-        }
-        let sources = [
-            self.pin_file.is_some(),
-            self.pin_fd.is_some(),
-            self.pin_credential.is_some(),
-            self.pin_env.is_some(),
-        ];
-        match sources.iter().filter(|s| **s).count() {
-            1 => {}
-            0 => return Err("hsm: give one of pin_file, pin_fd, pin_credential, pin_env".into()),
-            _ => {
-                return Err(
-                    "hsm: pin_file, pin_fd, pin_credential and pin_env exclude each other".into(),
-                );
+        let tokens: Vec<TokenFields<'_>> = self.tokens().collect();
+        for (n, token) in tokens.iter().enumerate() {
+            token.check()?;
+            if tokens.iter().take(n).any(|t| t.is_same(token)) {
+                let (at, name) = (token.at, token.name());
+                return Err(format!("{at}: the token {name:?} is named twice"));
             }
         }
         if self.workers.is_some_and(|n| n == 0 || n > 256) {
@@ -89,19 +123,108 @@ impl HsmConfig {
         Ok(())
     }
 
-    /// For the `hsm` crate. Reads the environment, which only this module does.
+    pub(super) fn pin_files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let replicas = self.replica.iter_mut().map(|r| &mut r.pin_file);
+        std::iter::once(&mut self.pin_file)
+            .chain(replicas)
+            .flatten()
+    }
+
+    fn tokens(&self) -> impl Iterator<Item = TokenFields<'_>> {
+        let first = TokenFields {
+            at: "hsm",
+            label: self.token_label.as_deref(),
+            serial: self.token_serial.as_deref(),
+            file: self.pin_file.as_deref(),
+            fd: self.pin_fd,
+            credential: self.pin_credential.as_deref(),
+            env: self.pin_env.as_deref(),
+        };
+        let replicas = self.replica.iter().map(|r| TokenFields {
+            at: "hsm.replica",
+            label: r.token_label.as_deref(),
+            serial: r.token_serial.as_deref(),
+            file: r.pin_file.as_deref(),
+            fd: r.pin_fd,
+            credential: r.pin_credential.as_deref(),
+            env: r.pin_env.as_deref(),
+        });
+        std::iter::once(first).chain(replicas)
+    }
+
+    /// Every token with its name, the first first, for the `hsm` crate. Reads the
+    /// environment, which only this module does.
     ///
     /// # Errors
-    /// When the PIN source is not there.
-    pub fn token(&self, data_dir: &Path) -> Result<TokenConfig, keywright_hsm::Error> {
-        Ok(TokenConfig {
-            module: self.module.clone(),
-            init_reserved: self.init_reserved.clone(),
-            label: self.token_label.clone(),
-            serial: self.token_serial.clone(),
-            pin: self.pin()?,
-            pin_latch: Some(data_dir.join("pin-refused")),
-        })
+    /// When a PIN source is not there.
+    pub fn open_with(
+        &self,
+        data_dir: &Path,
+    ) -> Result<Vec<(String, TokenConfig)>, keywright_hsm::Error> {
+        let all: Vec<TokenFields<'_>> = self.tokens().collect();
+        let mut tokens = Vec::with_capacity(all.len());
+        for (n, token) in all.iter().enumerate() {
+            // A label may be that of several tokens.
+            let alone = all.iter().filter(|t| t.label == token.label).count() == 1;
+            let name = match token.label {
+                Some(label) if alone => label,
+                _ => token.name(),
+            };
+            // By what it is selected by, not by its place in the file: a refused PIN stays
+            // refused when lines are moved.
+            let latch = match n {
+                0 => "pin-refused".to_owned(),
+                _ => format!("pin-refused-{}", hex::encode(token.name())),
+            };
+            let config = TokenConfig {
+                module: self.module.clone(),
+                init_reserved: self.init_reserved.clone(),
+                label: token.label.map(str::to_owned),
+                serial: token.serial.map(str::to_owned),
+                pin: token.pin()?,
+                pin_latch: Some(data_dir.join(latch)),
+                scout: None,
+            };
+            tokens.push((name.to_owned(), config));
+        }
+        Ok(tokens)
+    }
+}
+
+impl<'a> TokenFields<'a> {
+    fn check(&self) -> Result<(), String> {
+        let at = self.at;
+        if self.label.is_none() && self.serial.is_none() {
+            return Err(format!("{at}: give token_label or token_serial"));
+        }
+        let sources = [
+            self.file.is_some(),
+            self.fd.is_some(),
+            self.credential.is_some(),
+            self.env.is_some(),
+        ];
+        match sources.iter().filter(|s| **s).count() {
+            1 => Ok(()),
+            0 => Err(format!(
+                "{at}: give one of pin_file, pin_fd, pin_credential, pin_env"
+            )),
+            _ => Err(format!(
+                "{at}: pin_file, pin_fd, pin_credential and pin_env exclude each other"
+            )),
+        }
+    }
+
+    /// One label with two serials is two tokens; by label here and by serial there is found
+    /// out when they are opened.
+    fn is_same(&self, other: &Self) -> bool {
+        match (self.serial, other.serial) {
+            (Some(a), Some(b)) => a == b,
+            _ => self.label.is_some() && self.label == other.label,
+        }
+    }
+
+    fn name(&self) -> &'a str {
+        self.serial.or(self.label).unwrap_or_default()
     }
 
     #[expect(
@@ -109,23 +232,24 @@ impl HsmConfig {
         reason = "the one place that reads the environment"
     )]
     fn pin(&self) -> Result<PinSource, keywright_hsm::Error> {
+        let at = self.at;
         let setup = |text: String| keywright_hsm::Error::new(keywright_hsm::Kind::Setup, text);
-        if let Some(path) = &self.pin_file {
-            return Ok(PinSource::File(path.clone()));
+        if let Some(path) = self.file {
+            return Ok(PinSource::File(path.to_owned()));
         }
-        if let Some(fd) = self.pin_fd {
+        if let Some(fd) = self.fd {
             return PinSource::from_fd(fd);
         }
-        if let Some(name) = &self.pin_credential {
+        if let Some(name) = self.credential {
             let dir = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
-                setup("hsm.pin_credential: not started by systemd with LoadCredential= (no CREDENTIALS_DIRECTORY)".into())
+                setup(format!("{at}.pin_credential: not started by systemd with LoadCredential= (no CREDENTIALS_DIRECTORY)"))
             })?;
             return Ok(PinSource::File(PathBuf::from(dir).join(name)));
         }
-        let name = self.pin_env.as_deref().unwrap_or_default();
+        let name = self.env.unwrap_or_default();
         let pin = std::env::var(name).map_err(|_| {
             setup(format!(
-                "hsm.pin_env: environment variable {name} is not set"
+                "{at}.pin_env: environment variable {name} is not set"
             ))
         })?;
         tracing::warn!(

@@ -134,6 +134,7 @@ impl App {
         let now_ms = self.clock.now_ms();
         let mut picture = Picture {
             hsm: self.hsm.state(),
+            tokens: self.hsm.tokens(),
             hsm_queued: self.hsm.queued_jobs(),
             audit: self.audit.healthy(),
             node: self.membership.serves(),

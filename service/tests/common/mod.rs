@@ -401,6 +401,7 @@ pub(crate) fn config(dir: &Path, limits: Limits) -> Config {
             workers: None,
             queue_jobs: 1,
             check_every_ms: 1000,
+            replica: Vec::new(),
         },
         acme: None,
         store: None,

@@ -21,6 +21,7 @@ mod openssl;
 mod operation;
 mod start;
 mod store;
+mod tokens;
 mod watched;
 
 use std::{

@@ -198,6 +198,8 @@ async fn destroy(app: &Arc<App>, key: &Key, number: u32, now_ms: i64) -> Result<
     let Some(version) = key.version(number).filter(due) else {
         return Ok(());
     };
+    // Not begun in vain round after round: it would be recorded each time.
+    app.hsm.can_destroy()?;
     // Recorded first: nothing is destroyed that nobody can see the destruction of.
     record(app, &key, number, Event::Destroying).await?;
     let deadline = Instant::now() + PATIENCE;

@@ -29,6 +29,8 @@ pub struct VersionEvidence {
     pub version: u32,
     /// What the token answered.
     pub attributes: KeyEvidence,
+    /// The tokens that proved now that they hold it.
+    pub tokens: Vec<String>,
 }
 
 /// Reads the attributes of one version, or of all.
@@ -63,10 +65,12 @@ pub async fn get_key_evidence(
             return Err(Unusable::State(version.number, version.state).into());
         }
         let attributes = app.hsm.describe(&version.on_token, call.deadline).await?;
+        let tokens = app.hsm.holders(&version.on_token, call.deadline).await;
         call.note(key, Some(version.number.get()));
         versions.push(VersionEvidence {
             version: version.number.get(),
             attributes,
+            tokens,
         });
     }
     Ok(Evidence {

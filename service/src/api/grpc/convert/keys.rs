@@ -349,5 +349,6 @@ fn version_evidence(evidence: ops::VersionEvidence) -> proto::VersionEvidence {
         allowed_mechanisms: a.allowed_mechanisms,
         generated_by: a.generated_by,
         not_supported: a.not_supported,
+        tokens: evidence.tokens,
     }
 }
