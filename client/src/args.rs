@@ -428,6 +428,21 @@ pub(crate) enum Admin {
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
     },
+    /// Approve that a store is accepted which the daemon refuses: signs the plan of
+    /// `keywrightd plan-recovery` with your certificate's key. Asks no server.
+    #[command(
+        after_help = "Examples:\n  keywright admin approve-recovery plan.toml --out alice.toml          (shows it)\n  keywright admin approve-recovery plan.toml --out alice.toml --yes    (signs it)"
+    )]
+    ApproveRecovery {
+        /// The plan.
+        plan: PathBuf,
+        /// Where to write the approval; the file must not be there yet.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// You have read the plan, and what it lists may be accepted.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

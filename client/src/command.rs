@@ -32,7 +32,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Args::command(), "keywright", &mut script);
             print(&String::from_utf8_lossy(&script))
         }
-        Cmd::Admin(command) => admin::run(&command),
+        Cmd::Admin(command) => admin::run(&command, &args.server.settings()),
         Cmd::Policy(command) => policy::run(&command, output),
         Cmd::Audit(command) => audit::run(&command, output),
         Cmd::Pki(command) => pki::run(command, args.server.settings(), output).await,

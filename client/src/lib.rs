@@ -25,6 +25,7 @@ mod failure;
 pub mod file;
 pub mod lines;
 mod local;
+pub mod recovery;
 mod reencrypt;
 mod retry;
 pub mod rewrap;

@@ -288,6 +288,7 @@ pin_file = "hsm-pin"
 {store}[limits]
 # One developer, one approval; two people elsewhere.
 pki_approvals = 1
+recovery_approvals = 0
 # Nobody waits a week here to see the end of a key version.
 retirement_quiet_ms = 0
 # Nor two minutes for a job to begin; whoever encrypts here writes at once.

@@ -38,6 +38,7 @@ pub mod migrate;
 pub mod ops;
 pub mod policy;
 pub mod recover;
+pub mod recovery;
 pub mod signature;
 pub mod store;
 mod trace;

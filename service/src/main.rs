@@ -3,6 +3,8 @@
 
 use std::{
     ffi::OsString,
+    fs::OpenOptions,
+    io::Write,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -26,7 +28,7 @@ use keywright_service::{
     init,
     migrate::migrate_store,
     policy::{Engine, Outcome, PolicyError, run_tests},
-    recover::{Recovered, recover_store},
+    recover::{By, Recovered, plan_recovery, recover_store},
     store::Counted,
 };
 use serde_json::json;
@@ -113,18 +115,45 @@ enum Cmd {
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
     },
+    /// Write down what `recover-store` would accept, for key administrators to approve
+    /// (`keywright admin approve-recovery`). Changes nothing; all nodes are stopped.
+    #[command(
+        after_help = "Example:\n  keywrightd plan-recovery --config /etc/keywright/keywrightd.toml --reason 'disk lost, backup of Monday 02:00, ticket 4711' --out plan.toml"
+    )]
+    PlanRecovery {
+        /// Configuration file (TOML).
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Why; it goes into the plan and into the audit log.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// Where to write the plan; the file must not be there yet.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
     /// Take the store as it is, although it is older than the token has seen it or somebody
     /// else changed rows; all nodes are stopped. What it lost is lost.
     #[command(
-        after_help = "Example:\n  keywrightd recover-store --config /etc/keywright/keywrightd.toml --reason 'disk lost, backup of Monday 02:00, ticket 4711'"
+        after_help = "Examples:\n  keywrightd recover-store --config /etc/keywright/keywrightd.toml --plan plan.toml --approval alice.toml --approval bob.toml\n  keywrightd recover-store --config ./demo-data/keywrightd.toml --reason 'disk lost'    (limits.recovery_approvals = 0)"
     )]
     RecoverStore {
         /// Configuration file (TOML).
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
-        /// Why; it goes into the audit log.
-        #[arg(long, value_name = "TEXT")]
-        reason: String,
+        /// Why; it goes into the audit log. Only where the operator decides alone.
+        #[arg(
+            long,
+            value_name = "TEXT",
+            conflicts_with = "plan",
+            required_unless_present = "plan"
+        )]
+        reason: Option<String>,
+        /// What was approved, as `plan-recovery` wrote it.
+        #[arg(long, value_name = "FILE")]
+        plan: Option<PathBuf>,
+        /// What a key administrator wrote; repeat for more.
+        #[arg(long = "approval", value_name = "FILE", requires = "plan")]
+        approvals: Vec<PathBuf>,
     },
     /// Everything for a laptop: SoftHSM token, CA, certificates, policies, daemon.
     #[command(after_help = "Example:\n  keywrightd dev --data ./demo-data --listen 127.0.0.1:0")]
@@ -241,7 +270,17 @@ fn run(command: Cmd) -> Result<(), StartError> {
             to_postgres,
             password_file,
         } => migrate(&config, to_postgres, password_file),
-        Cmd::RecoverStore { config, reason } => recover(&config, &reason),
+        Cmd::PlanRecovery {
+            config,
+            reason,
+            out,
+        } => plan(&config, &reason, &out),
+        Cmd::RecoverStore {
+            config,
+            reason,
+            plan,
+            approvals,
+        } => recover(&config, reason.as_deref(), plan.as_deref(), &approvals),
         Cmd::Policy { command } => policy(&command),
         Cmd::Dev {
             data,
@@ -318,14 +357,59 @@ fn check(config: &Config, hsm: bool) -> Result<(), StartError> {
     Ok(())
 }
 
-fn recover(config: &Path, reason: &str) -> Result<(), StartError> {
+fn plan(config: &Path, reason: &str, out: &Path) -> Result<(), StartError> {
+    let file = |e: std::io::Error| StartError::Setup(format!("{}: {e}", out.display()));
     let config = Config::read(config)?;
-    let recovered = block_on(recover_store(&config, reason))?;
+    if out.exists() {
+        return Err(file(std::io::ErrorKind::AlreadyExists.into()));
+    }
+    let text = block_on(plan_recovery(&config, reason))?;
+    let mut new = OpenOptions::new().write(true).create_new(true).open(out);
+    new.as_mut()
+        .map_err(|e| e.kind().into())
+        .and_then(|new| new.write_all(text.as_bytes()))
+        .map_err(file)?;
+    let (out, needed) = (out.display(), config.limits.recovery_approvals);
+    anstream::print!("{text}");
+    anstream::println!(
+        "\nNext, within a day: {needed} key administrators read {out} and approve it, each with their own certificate: keywright admin approve-recovery {out} --out NAME.toml\nThen: keywrightd recover-store --config FILE --plan {out} --approval NAME.toml …"
+    );
+    Ok(())
+}
+
+fn recover(
+    config: &Path,
+    reason: Option<&str>,
+    plan: Option<&Path>,
+    approvals: &[PathBuf],
+) -> Result<(), StartError> {
+    let read = |path: &Path| {
+        let text = std::fs::read_to_string(path);
+        text.map_err(|e| StartError::Setup(format!("{}: {e}", path.display())))
+    };
+    let config = Config::read(config)?;
+    let plan = plan.map(read).transpose()?;
+    let approvals: Vec<(String, String)> = approvals
+        .iter()
+        .map(|path| Ok((path.display().to_string(), read(path)?)))
+        .collect::<Result<_, StartError>>()?;
+    let by = match &plan {
+        Some(plan) => By::Approvers {
+            plan,
+            approvals: &approvals,
+        },
+        None => By::Operator(reason.unwrap_or_default()),
+    };
+    let recovered = block_on(recover_store(&config, by))?;
     let Recovered {
         epoch,
         token_epoch,
         rows,
+        approved_by,
     } = recovered;
+    for approver in approved_by {
+        anstream::println!("Approved by {approver}.");
+    }
     let lost = token_epoch.saturating_sub(epoch);
     anstream::println!(
         "The store is at change {epoch}; the token had seen {token_epoch}: {lost} lost."

@@ -2,6 +2,7 @@
 //! over the wire into domain types, calls one operation, and turns the answer back.
 
 pub mod acme;
+mod approver;
 pub mod grpc;
 mod http;
 mod identity;
@@ -12,6 +13,7 @@ mod tls;
 #[cfg(feature = "otel")]
 mod traces;
 
+pub use approver::Approvers;
 pub use http::admin;
 pub use identity::{Peer, Tenants};
 pub use listener::{Conn, accept};

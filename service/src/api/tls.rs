@@ -10,7 +10,7 @@ use std::{
 use arc_swap::ArcSwap;
 use rustls::{
     RootCertStore, ServerConfig,
-    crypto::aws_lc_rs,
+    crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::NoServerSessionStorage,
     version::TLS13,
@@ -105,22 +105,11 @@ fn server_config(
     here: &Arc<OnceLock<IssuersHere>>,
 ) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut tenants = Vec::new();
-    for tenant in &config.tenants {
-        tenants.push((
-            tenant.trust_domain.clone(),
-            ca_certificates(&tenant.client_ca)?,
-        ));
-    }
     let error = |file: &Path, why: String| TlsError {
         file: file.display().to_string(),
         why,
     };
-    let verifier =
-        TenantVerifier::new(&provider, tenants, Arc::clone(here)).map_err(|e| TlsError {
-            file: "client CAs".into(),
-            why: e.to_string(),
-        })?;
+    let verifier = tenants(config, &provider, here)?;
     let chain = certificates(&config.tls.certificate)?;
     let key = PrivateKeyDer::from_pem_file(&config.tls.key)
         .map_err(|e| error(&config.tls.key, format!("no private key: {e}")))?;
@@ -135,6 +124,25 @@ fn server_config(
     tls.send_tls13_tickets = 0;
     tls.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(tls)
+}
+
+/// The client CAs of all tenants.
+pub(super) fn tenants(
+    config: &Config,
+    provider: &Arc<CryptoProvider>,
+    here: &Arc<OnceLock<IssuersHere>>,
+) -> Result<TenantVerifier, TlsError> {
+    let mut tenants = Vec::new();
+    for tenant in &config.tenants {
+        tenants.push((
+            tenant.trust_domain.clone(),
+            ca_certificates(&tenant.client_ca)?,
+        ));
+    }
+    TenantVerifier::new(provider, tenants, Arc::clone(here)).map_err(|e| TlsError {
+        file: "client CAs".into(),
+        why: e.to_string(),
+    })
 }
 
 fn server_config_for_anybody(config: &Config) -> Result<ServerConfig, TlsError> {

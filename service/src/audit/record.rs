@@ -188,6 +188,12 @@ pub enum Event {
         epoch: u64,
         /// How far the token had seen it.
         token_epoch: u64,
+        /// SHA-256 of the plan that was approved; absent where the operator decides alone.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        plan: Option<String>,
+        /// SPIFFE ids of the key administrators who approved it.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        approved_by: Vec<String>,
     },
     /// It is done.
     StoreRecovered {

@@ -143,6 +143,9 @@ limits! {
     lease_sign_ms: u64 = 1_000, 100 => 10_000;
     /// A version that was used within this time is not scheduled for destruction.
     retirement_quiet_ms: u64 = 604_800_000, 0 => 31_536_000_000;
+    /// Key administrators who must approve it when a store is accepted that the daemon
+    /// refuses; 0: the operator alone.
+    recovery_approvals: u32 = 2, 0 => 16;
     /// Bytes of one audit segment.
     audit_segment_bytes: u64 = 16 << 20, 4 << 10 => 1 << 30;
 }

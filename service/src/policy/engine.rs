@@ -5,6 +5,7 @@
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use cedar_policy::{Authorizer, Decision, PolicyId, PolicySet, Schema};
+use keywright_pki::SpiffeId;
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 
@@ -108,6 +109,12 @@ impl Engine {
     #[must_use]
     pub fn roles_of(&self, caller: &Caller) -> Vec<String> {
         self.roles.of(&caller.id).map(str::to_owned).collect()
+    }
+
+    /// Has somebody this role?
+    #[must_use]
+    pub fn has_role(&self, id: &SpiffeId, role: &str) -> bool {
+        self.roles.of(id).any(|r| r == role)
     }
 
     /// SHA-256 over all policies and roles in force.

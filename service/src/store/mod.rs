@@ -155,6 +155,15 @@ impl From<StoreError> for Error {
     }
 }
 
+/// The rows that carry a seal, as they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedState {
+    /// Those that somebody else wrote.
+    pub others: Vec<String>,
+    /// SHA-256 over all of them.
+    pub digest: [u8; 32],
+}
+
 /// Result of the store.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
@@ -210,6 +219,19 @@ pub trait Store: PkiStore + AcmeStore + JobStore + NodeStore + DataKeyStore {
     /// key it is stored as that which rows are sealed with, all or nothing;
     /// [`StoreError::Exists`] when there is one.
     async fn seal_all(&self, sealer: &Sealer, key: Option<&WrappedDek>) -> Result<Vec<String>>;
+
+    /// As [`seal_all`](Self::seal_all), if the rows are in that state;
+    /// [`StoreError::Conflict`] when they are not.
+    async fn seal_state(
+        &self,
+        sealer: &Sealer,
+        key: Option<&WrappedDek>,
+        state: [u8; 32],
+    ) -> Result<Vec<String>>;
+
+    /// What [`seal_all`](Self::seal_all) would name, and in which state the rows are. Changes
+    /// nothing.
+    async fn sealed_state(&self, sealer: Option<&Sealer>) -> Result<SealedState>;
 
     /// Everything into the one file that is backed up; no call follows.
     async fn close(&self) -> Result<()>;

@@ -31,7 +31,7 @@ use sqlx::{
 };
 
 use super::{
-    Anchor, Contents, Intent, Known, LogId, Result, Store, StoreError, Tenant, Use,
+    Anchor, Contents, Intent, Known, LogId, Result, SealedState, Store, StoreError, Tenant, Use,
     row::{self, IntentRow, KeyRow, TenantRow, VersionRow, signed},
     seal::{Sealed, Sealer},
 };
@@ -439,7 +439,20 @@ impl Store for SqlStore {
     }
 
     async fn seal_all(&self, sealer: &Sealer, key: Option<&WrappedDek>) -> Result<Vec<String>> {
-        seals::seal_all(self, sealer, key).await
+        seals::seal_all(self, sealer, key, None).await
+    }
+
+    async fn seal_state(
+        &self,
+        sealer: &Sealer,
+        key: Option<&WrappedDek>,
+        state: [u8; 32],
+    ) -> Result<Vec<String>> {
+        seals::seal_all(self, sealer, key, Some(state)).await
+    }
+
+    async fn sealed_state(&self, sealer: Option<&Sealer>) -> Result<SealedState> {
+        seals::state(self, sealer).await
     }
 
     async fn close(&self) -> Result<()> {

@@ -19,6 +19,7 @@ mod lines;
 mod local;
 mod openssl;
 mod operation;
+mod quorum;
 mod start;
 mod store;
 mod tokens;

@@ -10,7 +10,7 @@ fn refused(daemon: &Path) -> String {
     log
 }
 
-fn edit(data: &Path, text: &str) {
+pub(super) fn edit(data: &Path, text: &str) {
     let url = format!("sqlite://{}", data.join("keywright.db").display());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let changed = runtime.block_on(async {

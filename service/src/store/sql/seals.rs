@@ -2,6 +2,7 @@
 //! store that somebody else changed.
 
 use keywright_hsm::WrappedDek;
+use sha2::{Digest, Sha256};
 use sqlx::{Any, AssertSqlSafe, Transaction};
 
 use super::{
@@ -15,7 +16,7 @@ use super::{
     taken, unavailable, with_versions,
 };
 use crate::store::{
-    Result, StoreError,
+    Result, SealedState, StoreError,
     seal::{Sealed, Sealer},
 };
 
@@ -46,9 +47,14 @@ pub(super) async fn seal_all(
     store: &SqlStore,
     sealer: &Sealer,
     key: Option<&WrappedDek>,
+    state: Option<[u8; 32]>,
 ) -> Result<Vec<String>> {
     let _turn = store.turn().await;
     atomically!(store, tx => {
+        let all = all(&mut tx).await?;
+        if state.is_some_and(|state| state != digest(&all)) {
+            return Err(StoreError::Conflict);
+        }
         if let Some(key) = key {
             sqlx::query("INSERT INTO facts (name, value) VALUES ($1, $2)")
                 .bind(ROWS_KEY)
@@ -58,7 +64,7 @@ pub(super) async fn seal_all(
                 .map_err(taken)?;
         }
         let mut others = Vec::new();
-        for found in all(&mut tx).await? {
+        for found in all {
             if sealer.check(found.row.as_ref(), &found.seal).is_ok() {
                 continue;
             }
@@ -67,6 +73,28 @@ pub(super) async fn seal_all(
         }
         Ok(others)
     })
+}
+
+/// What is there, and changes nothing.
+pub(super) async fn state(store: &SqlStore, sealer: Option<&Sealer>) -> Result<SealedState> {
+    let mut tx = store.read().await?;
+    let all = all(&mut tx).await?;
+    let ours = |f: &&Found| sealer.is_some_and(|s| s.check(f.row.as_ref(), &f.seal).is_ok());
+    let others = all.iter().filter(|found| !ours(found));
+    Ok(SealedState {
+        others: others.map(|found| found.row.called()).collect(),
+        digest: digest(&all),
+    })
+}
+
+/// Over what the seals are over, in the order in which it is read.
+fn digest(all: &[Found]) -> [u8; 32] {
+    let sealer = Sealer::open();
+    let mut hash = Sha256::new();
+    for found in all {
+        hash.update(sealer.seal(found.row.as_ref()));
+    }
+    hash.finalize().into()
 }
 
 async fn all(tx: &mut Transaction<'static, Any>) -> Result<Vec<Found>> {
@@ -291,9 +319,24 @@ mod tests {
         store.load_authorities().await.unwrap();
         let again = store.seal_all(&sealer(), None).await.unwrap();
         assert!(again.is_empty(), "{again:?}");
+        let before = store.sealed_state(Some(&sealer())).await.unwrap();
+        assert!(before.others.is_empty());
+        let unsealed = store.sealed_state(None).await.unwrap();
+        assert_eq!(
+            (unsealed.others.len(), unsealed.digest),
+            (all.len(), before.digest)
+        );
         run(&store, "UPDATE keys SET revision = 9 WHERE name = 'a/b'").await;
         store.load().await.unwrap_err();
-        let sealed = store.seal_all(&sealer(), None).await.unwrap();
+        let edited = store.sealed_state(Some(&sealer())).await.unwrap();
+        assert_eq!(edited.others, ["key a/b"]);
+        assert_ne!(edited.digest, before.digest);
+        // Only the state that somebody said yes to.
+        let other = store.seal_state(&sealer(), None, before.digest).await;
+        assert!(matches!(other, Err(StoreError::Conflict)));
+        store.load().await.unwrap_err();
+        let sealed = store.seal_state(&sealer(), None, edited.digest).await;
+        let sealed = sealed.unwrap();
         assert_eq!(sealed, ["key a/b"]);
     }
 }
