@@ -3,9 +3,12 @@
 //! with all nodes stopped, approved by several key administrators, and recorded: what was
 //! lost is lost, and what was changed counts.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use keywright_hsm::{Hsm, KeyRef};
+use keywright_hsm::{self as hsm, Hsm, KeyRef, State};
 
 use crate::{
     api::Approvers,
@@ -138,6 +141,7 @@ impl Opened {
             return Err(StartError::Data(text.into()));
         }
         let hsm = the_same_token(config, &canary).await?;
+        all_tokens(&hsm).await?;
         let seen = match config.hsm.keep_epoch {
             true => Seen::on(&hsm).await?,
             false => Seen::default(),
@@ -191,6 +195,30 @@ impl Opened {
         }
     }
 }
+
+/// One that is away may know of a newer store, and would not hear of this one.
+async fn all_tokens(hsm: &Hsm) -> Result<(), StartError> {
+    let until = Instant::now() + SETTLED;
+    loop {
+        let tokens = hsm.tokens();
+        let Some(away) = tokens.iter().find(|t| t.state != State::Ready) else {
+            return Ok(());
+        };
+        if Instant::now() > until {
+            let (name, state) = (&away.name, away.state.name());
+            let text = format!(
+                "the token {name:?} of the group is {state}: all of them are asked how far the store was, and told"
+            );
+            return Err(hsm::Error::new(hsm::Kind::Gone, text).into());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// By then a token that is there has been looked at.
+const SETTLED: Duration = Duration::from_secs(5);
+/// Pause between two looks at the tokens.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Is it a word that counts?
 fn heard(config: &Config, by: By<'_>) -> Result<Word, StartError> {

@@ -346,7 +346,9 @@ fn not_restarted_under_another() {
         fs::rename(&folder, &away).unwrap();
         until("lost", &hsm, &[State::Ready, State::Down]).await;
         fs::rename(&away, &folder).unwrap();
+        let end = Instant::now() + Duration::from_secs(120);
         while asked.load(Ordering::Relaxed) < 3 {
+            assert!(Instant::now() < end, "nobody looks for the lost token");
             used(&hsm, &key).await.unwrap();
         }
         // SoftHSM2 does not show it again by itself.

@@ -144,6 +144,15 @@ fn a_token_that_is_missing_at_start_is_named_and_joins() {
         in_time("it joins", || is(&daemon, missing, "ready"));
         assert!(daemon.stop().success());
     }
+    // Who accepts a store asks and tells all of them.
+    fs::rename(token_folder(&data.join("tokens"), COPY), &away).unwrap();
+    let said = fails(&mut recover_store(&data, "one is away"), 5);
+    assert!(
+        said.contains(COPY) && said.contains("all of them"),
+        "{said}"
+    );
+    fs::rename(&away, data.join("tokens/back")).unwrap();
+    let _ = ok(&mut recover_store(&data, "all are there"));
 }
 
 #[test]
