@@ -431,7 +431,7 @@ pub(crate) enum Admin {
     /// Approve that a store is accepted which the daemon refuses: signs the plan of
     /// `keywrightd plan-recovery` with your certificate's key. Asks no server.
     #[command(
-        after_help = "Examples:\n  keywright admin approve-recovery plan.toml --out alice.toml          (shows it)\n  keywright admin approve-recovery plan.toml --out alice.toml --yes    (signs it)"
+        after_help = "Without --yes it only shows the plan.\n\nExamples:\n  keywright admin approve-recovery plan.toml --out alice.toml\n  keywright admin approve-recovery plan.toml --out alice.toml --yes"
     )]
     ApproveRecovery {
         /// The plan.
