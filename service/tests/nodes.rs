@@ -50,7 +50,7 @@ use keywright_service::{
     store::{LogId, NodeId, PostgresStore, PostgresUrl},
 };
 use postgres::Postgres;
-use tonic::Status;
+use tonic::{Code, Status};
 
 async fn three(database: &str) -> Vec<Appliance> {
     Postgres::shared().create_database(database);
@@ -259,7 +259,10 @@ async fn a_rotation_that_was_left_half_way_is_finished_by_another_node() {
     // The second phase waits for a node that does not answer, and then its own node is gone.
     nodes[2].freeze();
     let e = rotate(&nodes[0], Duration::from_millis(1500)).await;
-    assert_eq!(reason(&e.unwrap_err()), "DEADLINE_EXCEEDED");
+    let e = e.unwrap_err();
+    // The client's own timer may be the quicker one; then nobody said a reason.
+    let late = e.code() == Code::Cancelled || reason(&e) == "DEADLINE_EXCEEDED";
+    assert!(late, "{e:?}");
     nodes[0].freeze();
     let half = show(&nodes[1]).await.unwrap();
     assert_eq!((half.primary_version, half.versions.len()), (1, 2));
