@@ -298,8 +298,14 @@ impl Keyring {
     /// The newest picture of a key.
     #[must_use]
     pub fn current(&self, key: &Key) -> Option<Arc<Key>> {
+        self.get(key.tenant, key.id)
+    }
+
+    /// A key by its id, for what the appliance does by itself.
+    #[must_use]
+    pub fn get(&self, tenant: TenantId, id: KeyId) -> Option<Arc<Key>> {
         let keys = self.keys.load();
-        keys.by_id.get(&(key.tenant, key.id)).map(Arc::clone)
+        keys.by_id.get(&(tenant, id)).map(Arc::clone)
     }
 
     /// Every key, for what the appliance does by itself.

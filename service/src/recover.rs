@@ -258,7 +258,7 @@ fn heard(config: &Config, by: By<'_>) -> Result<Word, StartError> {
 }
 
 fn is_key_admin(engine: &Engine, approver: Approver) -> Result<Approver, String> {
-    if engine.has_role(&approver.id, "key-admin") {
+    if engine.is_key_admin(&approver.id) {
         return Ok(approver);
     }
     Err(format!(

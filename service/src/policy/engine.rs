@@ -111,10 +111,12 @@ impl Engine {
         self.roles.of(&caller.id).map(str::to_owned).collect()
     }
 
-    /// Has somebody this role?
+    /// Whose word counts when a store is recovered.
     #[must_use]
-    pub fn has_role(&self, id: &SpiffeId, role: &str) -> bool {
-        self.roles.of(id).any(|r| r == role)
+    pub fn is_key_admin(&self, id: &SpiffeId) -> bool {
+        self.roles
+            .of(id)
+            .any(|role| role == super::roles::KEY_ADMIN)
     }
 
     /// SHA-256 over all policies and roles in force.

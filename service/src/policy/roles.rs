@@ -55,7 +55,7 @@ struct File {
     roles: BTreeMap<String, Vec<String>>,
 }
 
-const KEY_ADMIN: &str = "key-admin";
+pub(super) const KEY_ADMIN: &str = "key-admin";
 const KEY_USER: &str = "key-user";
 const AUDITOR: &str = "auditor";
 

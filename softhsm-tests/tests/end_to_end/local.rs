@@ -86,19 +86,21 @@ fn a_key_that_lends_nothing_says_what_to_do() {
     assert!(!sealed.exists(), "nothing is left behind");
 }
 
+/// Encrypts the lines it is given.
+fn encrypting(daemon: &Daemon) -> Child {
+    let piped = Stdio::piped;
+    let mut cli = daemon.cli();
+    let _ = cli.args(["encrypt", "--local", "--lines", "--key", KEY]);
+    let _ = cli.stdin(piped()).stdout(piped()).stderr(piped());
+    cli.spawn().unwrap()
+}
+
 /// A program that encrypts without end, under a data key it has already.
 #[test]
 fn who_encrypts_here_stops_when_the_key_is_suspended() {
     let (_dir, daemon) = start();
     lending(&daemon);
-    let mut child = daemon
-        .cli()
-        .args(["encrypt", "--local", "--lines", "--key", KEY])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = encrypting(&daemon);
     let mut stdin = child.stdin.take().unwrap();
     let feeder = std::thread::spawn(move || {
         let page = "x\n".repeat(2_000);
@@ -129,14 +131,7 @@ fn who_encrypts_here_stops_when_the_key_is_suspended() {
 fn who_encrypts_here_stops_when_the_server_is_silent() {
     let (_dir, daemon) = start();
     lending(&daemon);
-    let mut child = daemon
-        .cli()
-        .args(["encrypt", "--local", "--lines", "--key", KEY])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = encrypting(&daemon);
     let mut stdin = child.stdin.take().unwrap();
     let mut stdout = child.stdout.take().unwrap();
     // More than what it holds back before it writes.

@@ -29,7 +29,7 @@ use std::{
     fs::{self, OpenOptions},
     io::Read,
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use keywright_softhsm_tests::daemon::{

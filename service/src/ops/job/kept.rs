@@ -90,10 +90,8 @@ async fn work(app: &Arc<App>, job: Job) -> Result<Job> {
 async fn step(app: &Arc<App>, job: &Job) -> Result<Step> {
     app.membership.must_serve()?;
     let number = job.steps + 1;
-    let gone = || Error::internal("the key of a job is gone");
-    let keys = app.keyring.all();
-    let key = keys.into_iter().find(|key| key.id == job.key);
-    let key = key.ok_or_else(gone)?;
+    let key = app.keyring.get(job.tenant, job.key);
+    let key = key.ok_or_else(|| Error::internal("the key of a job is gone"))?;
     let limit = job.rate.map_or(STEP, |rate| rate.clamp(1, STEP));
     let after = job.cursor.as_slice().try_into().ok();
     let after = after.map(DataKeyId);
