@@ -283,6 +283,9 @@ impl Device {
     }
 
     fn connect_anew(&self, connection: &mut Connection, restart: bool) -> Result<()> {
+        // Before a restart already: what a module reads while another process logs in may
+        // show no token at all, and stays so until the next restart.
+        let _turn = turn::take(self.module.path());
         let dead = self.module.enter().cryptoki().is_err();
         if restart || dead {
             let serial = &connection.serial;
@@ -291,7 +294,6 @@ impl Device {
                 .module
                 .restart(&self.seat, || self.config.is_there(Some(serial)))?;
         }
-        let _turn = turn::take(self.module.path());
         let started = self.module.enter();
         self.seat.clear();
         // By serial now, whatever it was selected by: it must be the same token.

@@ -257,7 +257,7 @@ pub async fn open_hsm(config: &Config) -> Result<Hsm, StartError> {
 
 /// SoftHSM2 shows no token for a moment while another process logs in to it, and a network
 /// HSM may come up together with us. Never after a PIN was refused.
-async fn again<T>(what: impl AsyncFn() -> hsm::Result<T>) -> hsm::Result<T> {
+pub(super) async fn again<T>(what: impl AsyncFn() -> hsm::Result<T>) -> hsm::Result<T> {
     for _ in 1..TRIES {
         match what().await {
             Err(e) if matches!(e.kind(), hsm::Kind::Gone | hsm::Kind::Stale) => {

@@ -15,10 +15,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keywright_hsm::{DataObject, Dek, Hsm, KeyRef, State, Unwrap, WrappedDek};
+use keywright_hsm::{DataObject, Hsm, KeyRef, State, Unwrap, WrappedDek};
 use tracing::{error, info};
 
-use super::{StartError, open::PATIENCE};
+use super::{
+    StartError,
+    open::{PATIENCE, again},
+};
 use crate::store::{Contents, LogId, Sealer, Store, StoreError};
 
 /// Before the id of the appliance's own key and of the log.
@@ -96,7 +99,7 @@ impl Seen {
     /// # Errors
     /// HSM.
     pub(crate) async fn on(hsm: &Hsm) -> keywright_hsm::Result<Self> {
-        let mut objects = hsm.data(Instant::now() + PATIENCE).await?;
+        let mut objects = again(async || hsm.data(Instant::now() + PATIENCE).await).await?;
         objects.retain(|object| object.label.starts_with(LABEL));
         Ok(Self { objects })
     }
@@ -224,19 +227,17 @@ pub(crate) async fn unwrapped(
     canary: &KeyRef,
     wrapped: &WrappedDek,
 ) -> Result<Sealer, StartError> {
-    let job = Unwrap {
-        key: canary.clone(),
-        aad: aad(canary),
-        wrapped: *wrapped,
+    let unwrap = async || {
+        let job = Unwrap {
+            key: canary.clone(),
+            aad: aad(canary),
+            wrapped: *wrapped,
+        };
+        let opened = hsm.unwrap(vec![job], Instant::now() + PATIENCE).await;
+        let lost = keywright_hsm::Error::new(keywright_hsm::Kind::Fault, "no answer");
+        opened.into_iter().next().unwrap_or(Err(lost))
     };
-    let opened = hsm.unwrap(vec![job], Instant::now() + PATIENCE).await;
-    let key: Result<Dek, _> = opened.into_iter().next().unwrap_or_else(|| {
-        Err(keywright_hsm::Error::new(
-            keywright_hsm::Kind::Fault,
-            "no answer",
-        ))
-    });
-    match key {
+    match again(unwrap).await {
         Ok(key) => Ok(Sealer::new(&key)),
         Err(e) if e.kind() == keywright_hsm::Kind::Refused => Err(StartError::Data(
             "the key that the rows of this store are sealed with is not one of this appliance: somebody else changed the database. Restore a backup".into(),
