@@ -322,6 +322,7 @@ fn fresh(number: u32) -> KeyVersion {
         created_ms: 0,
         wraps: Arc::new(WrapCounter::new(0)),
         used: Arc::default(),
+        lease: Arc::default(),
     }
 }
 

@@ -179,8 +179,8 @@ pub(crate) struct Changes {
     /// A version refuses to wrap more often than this.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) wrap_limit: Option<u64>,
-    /// Lend data keys to callers that encrypt for themselves (`encrypt --local`), for so many
-    /// seconds each, 1 to 60; 0: no more.
+    /// Use a data key for more than one batch, and lend data keys to callers that encrypt for
+    /// themselves (`encrypt --local`), for so many seconds each, 1 to 60; 0: no more.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=60))]
     pub(crate) lease_seconds: Option<u32>,
     /// Forget all rules of this key; with a rule beside it, all others.

@@ -2,7 +2,7 @@
 //! log, in the order in which each needs the one before.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,7 +24,7 @@ use crate::{
     ledger::Ledger,
     membership::{LEASE, Membership},
     metrics::HsmMetrics,
-    ops::{App, Pauses, nodes},
+    ops::{App, Pauses, Renewing, nodes},
     policy::Engine,
     store::{Anchors, Contents, Known, LogId, NodeId, Store, StoreError, Tenant},
 };
@@ -83,9 +83,6 @@ pub(super) async fn open(config: &Config) -> Result<Opened, StartError> {
         .record(Entry::event(started))
         .await
         .map_err(|e| StartError::Data(format!("{e}; the disk may be full")))?;
-    let crl_dir = config.data_dir.join("crl");
-    std::fs::create_dir_all(&crl_dir)
-        .map_err(|e| StartError::Data(format!("{}: {e}", crl_dir.display())))?;
     let ledger = Ledger::start(Arc::clone(&store));
     let authorities = Authorities::new(pki, ledger, store.is_shared()).map_err(data)?;
     let membership = Arc::new(membership(store.as_ref(), contents.known)?);
@@ -94,7 +91,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, StartError> {
         hsm,
         tenants: names.collect(),
         authorities: Arc::new(authorities),
-        crl_dir,
+        crl_dir: crl_dir(config)?,
         store,
         keyring: Arc::new(Keyring::new(contents.keys, engine, Arc::clone(&membership))),
         membership,
@@ -103,6 +100,7 @@ pub(super) async fn open(config: &Config) -> Result<Opened, StartError> {
         entropy: Arc::new(System),
         limits: config.limits,
         reserving: tokio::sync::Mutex::new(()),
+        renewing: Renewing::default(),
         watchers: Arc::new(tokio::sync::Semaphore::new(config.limits.job_watchers)),
         leases: Arc::new(tokio::sync::Semaphore::new(config.limits.leases)),
         pauses: Pauses::default(),
@@ -115,6 +113,13 @@ pub(super) async fn open(config: &Config) -> Result<Opened, StartError> {
         tenants,
         epoch: Arc::new(epoch),
     })
+}
+
+fn crl_dir(config: &Config) -> Result<PathBuf, StartError> {
+    let dir = config.data_dir.join("crl");
+    let made = std::fs::create_dir_all(&dir);
+    made.map_err(|e| StartError::Data(format!("{}: {e}", dir.display())))?;
+    Ok(dir)
 }
 
 /// Among the others. The life of this process before the last crash has its lease for some

@@ -51,6 +51,7 @@ impl Key {
             known.used.hear(&version.used);
             version.wraps = Arc::clone(&known.wraps);
             version.used = Arc::clone(&known.used);
+            version.lease = Arc::clone(&known.lease);
         }
         stored
     }

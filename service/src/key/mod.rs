@@ -4,6 +4,7 @@
 //! [`Revision`]. What a version may do follows from its state alone (`state`).
 
 mod labels;
+mod lease;
 mod lifecycle;
 mod name;
 mod rules;
@@ -20,6 +21,7 @@ use std::{
 pub use keywright_hsm::{KeySpec, KeyUse};
 
 pub use labels::Labels;
+pub use lease::{DekLease, LeasedDek, Taken};
 pub use name::{KeyName, NameError};
 pub use rules::{Due, Rules};
 pub use state::KeyState;
@@ -393,6 +395,7 @@ pub(crate) mod tests {
             brown_out_until_ms: None,
             wraps: Arc::new(WrapCounter::new(0)),
             used: Arc::default(),
+            lease: Arc::default(),
         }
     }
 

@@ -29,8 +29,8 @@ pub struct Rules {
     /// A version refuses to wrap more often than this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wrap_limit: Option<u64>,
-    /// Data keys are lent to callers that seal for themselves, for so many seconds each.
-    /// Default: never.
+    /// A data key seals more than one batch, and data keys are lent to callers that seal for
+    /// themselves, for so many seconds each. Default: never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lease_seconds: Option<u32>,
 }

@@ -8,7 +8,7 @@ use std::sync::{
 
 use keywright_hsm::KeyRef;
 
-use super::{KeyState, VersionNumber, WrapCounter};
+use super::{DekLease, KeyState, VersionNumber, WrapCounter};
 
 /// One generation of key material.
 #[derive(Debug, Clone)]
@@ -33,6 +33,8 @@ pub struct KeyVersion {
     pub wraps: Arc<WrapCounter>,
     /// When it was last used; shared by all pictures of the key.
     pub used: Arc<LastUsed>,
+    /// The data key that it has on lease; shared by all pictures of the key.
+    pub lease: Arc<DekLease>,
 }
 
 /// When a version last protected, last processed, and was last refused to somebody who

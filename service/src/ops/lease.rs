@@ -70,7 +70,8 @@ pub async fn lease_data_key(app: &Arc<App>, call: &mut Call, key: &KeyName) -> R
         )
         .retry_after(Duration::from_secs(1))
     })?;
-    let minted = seal::mint(app, call, key, version, Kind::Items, 1).await?;
+    call.protects(key, version);
+    let minted = seal::mint(app, key, version, Kind::Items, 1, call.deadline).await?;
     let one = minted.into_iter().next();
     let (dek, wrapped) = one.ok_or_else(|| Error::internal("a data key got lost"))??;
     let detail = &mut call.entry.detail;

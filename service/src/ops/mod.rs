@@ -12,6 +12,7 @@ mod forget;
 pub mod job;
 mod key;
 mod lease;
+mod leased;
 mod mac;
 pub mod nodes;
 mod open;
@@ -49,6 +50,7 @@ pub use key::{
     save_last_use, schedule_destruction, update_key,
 };
 pub use lease::{Lease, Lent, lease_data_key};
+pub use leased::Renewing;
 pub use mac::{Mac, VerifyMac, mac, verify_mac};
 pub use open::Envelopes;
 pub use random::random;
@@ -105,6 +107,8 @@ pub struct App {
     pub limits: Limits,
     /// One reservation of wraps at a time.
     pub reserving: tokio::sync::Mutex<()>,
+    /// Who asks the HSM for the next data key on lease.
+    pub renewing: Renewing,
     /// Places for those who watch jobs.
     pub watchers: Arc<tokio::sync::Semaphore>,
     /// Places for data keys that are lent.

@@ -1,10 +1,13 @@
 //! Plaintexts into one new envelope: one DEK, one HSM operation, one header.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use keywright_hsm::{self as hsm, Dek, WrappedDek};
 
-use super::{App, Call, Output, wraps};
+use super::{App, Call, Output, leased, wraps};
 use crate::{
     config::Limits,
     envelope::{
@@ -64,11 +67,10 @@ pub(super) struct Envelope {
 }
 
 /// Seals a batch under the primary version of a key. The DEK is made after the whole
-/// request is in memory and lives until this returns.
+/// request is in memory and lives until this returns, unless the key has it on lease.
 pub(super) async fn seal(app: &Arc<App>, call: &mut Call, plain: Plain<'_>) -> Result<Envelope> {
     let version = plain.key.to_protect(KeyUse::Encrypt)?.get();
-    let begun = begin(app, call, plain.key, plain.context, version, Kind::Items, 1);
-    let (header, schedule) = begun.await?.pop().ok_or_else(|| never(Refused))?;
+    let (header, schedule) = begin_one(app, call, plain.key, plain.context, version).await?;
     let mut sealer = schedule.sealer().map_err(never)?;
     call.entry.envelope = Some(hex::encode(header.salt()));
     call.entry.envelopes = 1;
@@ -107,6 +109,24 @@ pub(super) async fn seal(app: &Arc<App>, call: &mut Call, plain: Plain<'_>) -> R
     })
 }
 
+/// A new envelope for items, under a data key on lease where the key's rules allow it.
+async fn begin_one(
+    app: &Arc<App>,
+    call: &mut Call,
+    key: &Key,
+    context: &Context,
+    version: &KeyVersion,
+) -> Result<(Header, Schedule)> {
+    if let Some(seconds) = key.rules.lease_seconds {
+        let life = Duration::from_secs(seconds.into());
+        let leased = leased::take(app, call, key, version, life).await?;
+        let made = (&leased.dek, &leased.wrapped);
+        return envelope(app, key, context, version, Kind::Items, made);
+    }
+    let begun = begin(app, call, key, context, version, Kind::Items, 1);
+    begun.await?.pop().ok_or_else(|| never(Refused))
+}
+
 /// New envelopes, each with a DEK of its own: headers, and what is derived from the DEKs.
 pub(super) async fn begin(
     app: &Arc<App>,
@@ -117,52 +137,52 @@ pub(super) async fn begin(
     kind: Kind,
     count: usize,
 ) -> Result<Vec<(Header, Schedule)>> {
-    let Key {
-        id: key_id, tenant, ..
-    } = *key;
-    let minted = mint(app, call, key, version, kind, count).await?;
-    let mut begun = Vec::with_capacity(count);
-    for minted in minted {
+    call.protects(key, version);
+    let minted = mint(app, key, version, kind, count, call.deadline).await?;
+    let begun = minted.into_iter().map(|minted| {
         let (dek, wrapped) = minted?;
-        let mut salt: Salt = [0; 16];
-        app.entropy.fill(&mut salt)?;
-        let binding = Binding {
-            kind,
-            key_id,
-            tenant,
-            salt,
-            context,
-        };
-        let schedule = Schedule::derive(&dek, &binding).map_err(never)?;
-        let header = Header::assemble(
-            kind,
-            key_id,
-            salt,
-            schedule.commitment(),
-            version.number,
-            &wrapped,
-        );
-        begun.push((header, schedule));
-    }
-    Ok(begun)
+        envelope(app, key, context, version, kind, (&dek, &wrapped))
+    });
+    begun.collect()
+}
+
+/// A header with a salt of its own, and what is derived from the DEK with it.
+fn envelope(
+    app: &App,
+    key: &Key,
+    context: &Context,
+    version: &KeyVersion,
+    kind: Kind,
+    (dek, wrapped): (&Dek, &WrappedDek),
+) -> Result<(Header, Schedule)> {
+    let mut salt: Salt = [0; 16];
+    app.entropy.fill(&mut salt)?;
+    let binding = Binding {
+        kind,
+        key_id: key.id,
+        tenant: key.tenant,
+        salt,
+        context,
+    };
+    let schedule = Schedule::derive(dek, &binding).map_err(never)?;
+    let commitment = schedule.commitment();
+    let header = Header::assemble(kind, key.id, salt, commitment, version.number, wrapped);
+    Ok((header, schedule))
 }
 
 /// New DEKs, counted before they are made.
 pub(super) async fn mint(
     app: &Arc<App>,
-    call: &mut Call,
     key: &Key,
     version: &KeyVersion,
     kind: Kind,
     count: usize,
+    deadline: Instant,
 ) -> Result<Vec<hsm::Result<(Dek, WrappedDek)>>> {
     let aad = wrap_aad(kind, key.id, key.tenant, version.number);
-    call.protects(key, version);
     let wraps = u64::try_from(count).unwrap_or(u64::MAX);
     wraps::count(app, key, version, wraps).await?;
-    let minted = app
-        .hsm
-        .mint_many(&version.on_token, aad, count, call.deadline);
+    let minted = app.hsm.mint_many(&version.on_token, aad, count, deadline);
     Ok(minted.await)
 }
 

@@ -45,6 +45,7 @@ pub(crate) fn version(key: u8, number: u32) -> KeyVersion {
         brown_out_until_ms: None,
         wraps: Arc::new(WrapCounter::new(0)),
         used: Arc::default(),
+        lease: Arc::default(),
     }
 }
 

@@ -146,6 +146,7 @@ impl VersionRow {
             destroy_at_ms: Some(self.destroy_at_ms).filter(|ms| *ms != 0),
             brown_out_until_ms: Some(self.brown_out_until_ms).filter(|ms| *ms != 0),
             wraps: Arc::new(WrapCounter::new(unsigned(self.wraps_reserved)?)),
+            lease: Arc::default(),
             used: Arc::new(LastUsed::new(
                 UseTimes {
                     protected_ms: self.protected_ms,

@@ -34,7 +34,7 @@ use keywright_service::{
     keyring::Keyring,
     ledger::Ledger,
     membership::Membership,
-    ops::{App, Pauses, nodes, pki},
+    ops::{App, Pauses, Renewing, nodes, pki},
     policy::{DEFAULT_ROLES, Engine},
     store::{Anchors, LogId, NodeId, Sealer, SqliteStore, Store, Tenant},
 };
@@ -226,6 +226,7 @@ impl Appliance {
             entropy: Arc::new(System),
             limits,
             reserving: tokio::sync::Mutex::new(()),
+            renewing: Renewing::default(),
             watchers: Arc::new(tokio::sync::Semaphore::new(limits.job_watchers)),
             leases: Arc::new(tokio::sync::Semaphore::new(limits.leases)),
             pauses: Pauses::default(),

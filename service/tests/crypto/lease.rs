@@ -22,7 +22,11 @@ fn often() -> Limits {
     }
 }
 
-async fn lend(it: &Appliance, key: &str, lease_seconds: u32) -> Result<(), tonic::Status> {
+pub(super) async fn lend(
+    it: &Appliance,
+    key: &str,
+    lease_seconds: u32,
+) -> Result<(), tonic::Status> {
     let request = UpdateKeyRequest {
         name: key.into(),
         rules: Some(KeyRules {
@@ -35,14 +39,14 @@ async fn lend(it: &Appliance, key: &str, lease_seconds: u32) -> Result<(), tonic
     admin.keys().update_key(request).await.map(drop)
 }
 
-async fn lending(limits: Limits) -> Appliance {
+pub(super) async fn lending(limits: Limits) -> Appliance {
     let it = Appliance::with(limits).await;
     it.create("red", KEY).await;
     lend(&it, KEY, 60).await.unwrap();
     it
 }
 
-async fn change_state(it: &Appliance, to: KeyState) {
+pub(super) async fn change_state(it: &Appliance, to: KeyState) {
     let request = ChangeStateRequest {
         name: KEY.into(),
         version: 1,

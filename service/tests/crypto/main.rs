@@ -16,6 +16,7 @@
 mod common;
 mod failures;
 mod lease;
+mod leased;
 mod limits;
 mod moves;
 mod seal;

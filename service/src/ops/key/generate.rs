@@ -70,6 +70,7 @@ pub(in crate::ops) async fn generate(
         brown_out_until_ms: None,
         wraps: Arc::new(WrapCounter::new(0)),
         used: Arc::default(),
+        lease: Arc::default(),
     })
 }
 
