@@ -7,7 +7,7 @@
 //! one DEK per batch, one HSM wrap per request.
 //!
 //! `cargo bench -p keywright-benches --bench end_to_end` prints the tables, `-- token` only
-//! the last one, `-- rewrap` the one before; with `--test` it only shows that it runs.
+//! the last one, `-- rewrap` the one before, `-- 1x64` the rows of that shape; with `--test` it only shows that it runs.
 #![allow(
     clippy::cast_precision_loss,
     clippy::unwrap_used,
@@ -126,12 +126,20 @@ fn main() {
         println!("median of {} rounds of {:?} in turns with an echo of the same bytes.\n", plan.rounds, plan.window);
         println!("| shape | layout | DEK | encrypt items/s | MB/s | echo items/s | ratio to echo | target | | AEAD loop items/s | of the AEAD loop | server CPU us/request |");
         println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
-        for shape in SHAPES {
+        let named = |shape: &Shape| {
+            let name = format!("{}x{}", shape.count, shape.size);
+            args.contains(&name)
+        };
+        let some = SHAPES.iter().any(named);
+        for shape in SHAPES.into_iter().filter(|shape| !some || named(shape)) {
             for packed in [false, true] {
                 for key in [KEY, LEASED] {
                     row(&to_daemon, &to_echo, &daemon, plan, shape, packed, key).await;
                 }
             }
+        }
+        if some {
+            return;
         }
         other_operations(&to_daemon, &to_echo, dir.path(), plan).await;
         against_the_token(&to_daemon, &daemon, dir.path(), plan).await;

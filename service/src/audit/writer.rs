@@ -44,9 +44,12 @@ struct Status {
 const QUEUE: usize = 16 << 10;
 /// Records of one sync.
 const GROUP: usize = 4096;
-/// Under load, syncs begin at least this far apart, so that more records share one; an
-/// idle log syncs at once. A sync costs CPU time as well as patience.
-const PACE: Duration = Duration::from_millis(2);
+/// Under load, the log rests after a sync so many times as long as that took, so that more
+/// records share the next one; an idle log syncs at once. A sync costs CPU time as well as
+/// patience.
+const REST: u32 = 2;
+/// And no longer than this: a slow disk gathers enough while it syncs.
+const LONGEST_REST: Duration = Duration::from_millis(2);
 
 impl Audit {
     /// Starts the writer. `wait`: longest time for one record.
@@ -134,13 +137,13 @@ fn write(
     // After a failed sync nobody knows what is on the disk: everything is refused
     // until the daemon is started again and has read the log.
     let mut fatal = false;
-    let mut last = Instant::now();
+    let mut next = Instant::now();
     while waiting.blocking_recv_many(&mut group, GROUP) > 0 {
-        let rest = PACE.saturating_sub(last.elapsed());
+        let rest = next.saturating_duration_since(Instant::now());
         if !rest.is_zero() {
             gather(&mut waiting, &mut group, rest);
         }
-        last = Instant::now();
+        let began = Instant::now();
         let entries: Vec<&Entry> = group.iter().filter_map(|w| w.entry.as_ref()).collect();
         let result = if fatal {
             Err(())
@@ -154,6 +157,8 @@ fn write(
             status.healthy = result.is_ok();
             status.head = log.head();
         }
+        let done = Instant::now();
+        next = done + (REST * done.duration_since(began)).min(LONGEST_REST);
         for Waiting { done, .. } in group.drain(..) {
             // The caller may have gone; the record stays.
             let _ = done.send(result);
