@@ -150,7 +150,7 @@ impl Group {
         T: Send + 'static,
     {
         let chunks = jobs.chunks(BATCH);
-        let calls = chunks.map(|chunk| self.chunk(op, chunk.to_vec(), deadline, one));
+        let calls = chunks.map(|chunk| self.chunk(op, chunk.into(), deadline, one));
         // They are queued together, so that all workers share them.
         join_all(calls).await.into_iter().flatten().collect()
     }
@@ -158,7 +158,7 @@ impl Group {
     async fn chunk<J, T>(
         &self,
         op: Op,
-        jobs: Vec<J>,
+        jobs: Arc<[J]>,
         deadline: Instant,
         one: fn(&mut dyn Token, &J) -> Result<T>,
     ) -> Vec<Result<T>>
@@ -170,7 +170,7 @@ impl Group {
         let mut results = self.run(first, op, &jobs, deadline, one).await;
         let undone = |r: &Result<T>| r.as_ref().is_err_and(Error::is_of_this_token);
         let pairs = jobs.iter().zip(&results);
-        let again: Vec<J> = pairs
+        let again: Arc<[J]> = pairs
             .filter(|(_, r)| undone(r))
             .map(|(job, _)| job.clone())
             .collect();
@@ -196,7 +196,7 @@ impl Group {
         &self,
         member: &Member,
         op: Op,
-        jobs: &[J],
+        jobs: &Arc<[J]>,
         deadline: Instant,
         one: fn(&mut dyn Token, &J) -> Result<T>,
     ) -> Vec<Result<T>>
@@ -204,7 +204,7 @@ impl Group {
         J: OnKeys + Clone + Send + Sync + 'static,
         T: Send + 'static,
     {
-        let (batch, watched) = (jobs.to_vec(), Arc::clone(&member.watched));
+        let (batch, watched) = (Arc::clone(jobs), Arc::clone(&member.watched));
         let leave = || op.repeatable() && self.choose(jobs, Some(member)).is_some();
         let mut again = false;
         let run = move |token: &mut dyn Token| {
