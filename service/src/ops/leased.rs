@@ -80,10 +80,15 @@ pub(super) async fn take(
 /// Nobody waits for it; the data key there is goes on meanwhile.
 fn renew_ahead(app: &Arc<App>, key: &Key, version: &KeyVersion) {
     let (app, key, version) = (Arc::clone(app), key.clone(), version.clone());
+    let seen = version.lease.made();
     let ahead = async move {
         let Ok(_turn) = app.renewing.of(&key).try_lock() else {
             return;
         };
+        // Somebody may have been here between the request and now.
+        if version.lease.made() != seen {
+            return;
+        }
         let deadline = Instant::now() + Duration::from_millis(app.limits.request_ms);
         if let Err(e) = renew(&app, &key, &version, deadline).await {
             warn!(key = %key.id, error = ?e, "no data key ahead of need");
