@@ -21,28 +21,19 @@
     reason = "a benchmark"
 )]
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
-};
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use keywright_benches::{
-    Server, connect,
+    Server, aead, connect,
     load::{Plan, drive, median},
     raw::{self, RawToken, Work, serve_raw},
     serve_echo,
 };
 use keywright_client::Client;
-use keywright_hsm::Dek;
 use keywright_proto::v1::{
     CreateKeyRequest, DecryptRequest, EncryptRequest, Form, KeyRules, KeySpec, MacRequest, Packed,
     RewrapRequest, RotateKeyRequest, SignRequest, UpdateKeyRequest,
-};
-use keywright_service::{
-    envelope::{Binding, Context, ITEM_OVERHEAD, Kind, Schedule},
-    key::{KeyId, TenantId},
 };
 
 /// A batch, and what its rate is to be of that of an echo of the same bytes.
@@ -209,7 +200,7 @@ async fn row(
             ratios.push(encrypt.per_second / echo.per_second);
         }
     }
-    let aead = aead_loop(count, size, plan.window);
+    let aead = aead::per_second(count, size, plan.window);
     let (ours, theirs, ratio) = (median(&mut ours), median(&mut theirs), median(&mut ratios));
     println!(
         "| {count}x{size} B | {} | {dek} | {ours:.0} | {:.0} | {theirs:.0} | {ratio:.2} | {target:.2} | {} | {aead:.0} | {:.2} | {:.0} |",
@@ -463,34 +454,7 @@ async fn ask_token(client: &Client, work: Work, key: String, inputs: Vec<Bytes>)
             let answer = client.crypto().mac(request).await.unwrap().into_inner();
             answer.macs.len() - answer.errors.len()
         }
-        Work::Rewrap | Work::Issue => panic!("has a benchmark of its own"),
+        Work::Mint | Work::Rewrap | Work::Issue => panic!("has a benchmark of its own"),
     };
     assert_eq!(made, count, "items failed");
-}
-
-/// Items per second of sealing alone, on one core, derivation once per batch.
-fn aead_loop(count: usize, size: usize, window: Duration) -> f64 {
-    let context = Context::new(&BTreeMap::new()).unwrap();
-    let plaintext = vec![0x5a; size];
-    let mut out = vec![0; count * (size + ITEM_OVERHEAD)];
-    let start = Instant::now();
-    let mut sealed = 0usize;
-    while start.elapsed() < window {
-        let binding = Binding {
-            kind: Kind::Items,
-            key_id: KeyId([1; 16]),
-            tenant: TenantId([2; 16]),
-            salt: [3; 16],
-            context: &context,
-        };
-        let mut sealer = Schedule::derive(&Dek::take(&mut [7; 32]), &binding)
-            .unwrap()
-            .sealer()
-            .unwrap();
-        for item in out.chunks_mut(size + ITEM_OVERHEAD) {
-            sealer.seal(b"", &plaintext, item).unwrap();
-        }
-        sealed += count;
-    }
-    sealed as f64 / start.elapsed().as_secs_f64()
 }

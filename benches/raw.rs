@@ -39,6 +39,8 @@ pub enum Work {
     Sign,
     /// HMAC-SHA-256 of 64 bytes.
     Mac,
+    /// A new DEK wrapped.
+    Mint,
     /// A wrapped DEK opened under one key and wrapped under another.
     Rewrap,
     /// A whole certificate with one such signature: request, profile, lint, self-check.
@@ -184,6 +186,7 @@ pub fn serve_raw(module: PathBuf) {
             ["Sign", threads, millis] => timed(Work::Sign, &pair, threads, millis),
             ["Issue", threads, millis] => timed(Work::Issue, &pair, threads, millis),
             ["Mac", threads, millis] => timed(Work::Mac, &secret, threads, millis),
+            ["Mint", threads, millis] => timed(Work::Mint, &wrapping, threads, millis),
             ["Rewrap", threads, millis] => timed(Work::Rewrap, &wrapping, threads, millis),
             ["Lint"] => Desk::open(admin.as_mut(), &pair).lint().as_secs_f64() * 1e6,
             ["Crl", entries] => {
@@ -219,6 +222,11 @@ fn measure(
                 while start.elapsed() < window {
                     match (work, &desk) {
                         (Work::Mac, _) => drop(token.mac(&key, &[0x5a; 64]).unwrap()),
+                        (Work::Mint, _) => {
+                            let mut dek = [0; Dek::LEN];
+                            token.random(&mut dek).unwrap();
+                            let _ = token.wrap(&key, &AAD, &Dek::take(&mut dek)).unwrap();
+                        }
                         (Work::Rewrap, _) => {
                             let wrapped = wrapped.as_ref().unwrap();
                             let dek = token.unwrap(&key, &AAD, wrapped).unwrap();

@@ -13,6 +13,7 @@
     reason = "a benchmark"
 )]
 
+pub mod aead;
 pub mod desk;
 pub mod load;
 pub mod raw;
@@ -21,20 +22,24 @@ use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
+    pin::Pin,
     process::{Child, Command, Stdio},
     sync::Arc,
 };
 
 use keywright_client::{Client, Settings};
 use keywright_proto::v1::{
-    self as proto, DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, RewrapRequest,
+    self as proto, DecryptRequest, DecryptResponse, DecryptStreamRequest, DecryptStreamResponse,
+    EncryptRequest, EncryptResponse, EncryptStreamRequest, EncryptStreamResponse, RewrapRequest,
     RewrapResponse,
     crypto_server::{Crypto, CryptoServer},
+    decrypt_stream_response, encrypt_stream_response,
 };
 use keywright_service::{
     api::{Tenants, TlsReloader, accept, grpc},
     config::{Config, Limits},
 };
+use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 /// The allocator of the daemon, so that the echo has the same.
@@ -47,25 +52,43 @@ pub struct Server {
     child: Child,
     /// Where it listens.
     pub addr: SocketAddr,
+    /// Where it shows its metrics.
+    pub metrics: Option<String>,
 }
 
 impl Server {
     fn spawn(command: &mut Command) -> Self {
-        let mut child = command
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the server starts");
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        for line in stdout.lines() {
-            if let Some(addr) = line.unwrap().strip_prefix("ready on ") {
-                return Self {
-                    child,
-                    addr: addr.parse().unwrap(),
-                };
+        Self::start(command).unwrap_or_else(|e| panic!("{e}: {command:?}"))
+    }
+
+    /// Waits until it says where it is.
+    ///
+    /// # Errors
+    /// It cannot be started, or ended before it said so.
+    pub fn start(command: &mut Command) -> std::io::Result<Self> {
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let stdout = child.stdout.take().map(BufReader::new);
+        let mut metrics = None;
+        for line in stdout.into_iter().flat_map(BufRead::lines) {
+            let line = line?;
+            let mut words = line.split_whitespace();
+            match (words.next(), words.next(), words.next()) {
+                (Some("metrics"), Some(addr), None) => metrics = Some(addr.to_owned()),
+                (Some("ready"), Some("on"), Some(addr)) => {
+                    let addr = addr.parse().map_err(std::io::Error::other)?;
+                    return Ok(Self {
+                        child,
+                        addr,
+                        metrics,
+                    });
+                }
+                _ => {}
             }
         }
-        let status = child.wait().unwrap();
-        panic!("the server ended before it was ready, {status}: {command:?}");
+        let status = child.wait()?;
+        Err(std::io::Error::other(format!(
+            "the server ended before it was ready, {status}"
+        )))
     }
 
     /// `keywrightd dev` on a fresh SoftHSM2 token under `dir`.
@@ -152,14 +175,19 @@ pub async fn connect(dir: &Path, addr: SocketAddr) -> Client {
 /// Serves the echo until killed: the listener, TLS, HTTP/2 settings and allocator of the
 /// daemon, and no work.
 pub fn serve_echo(dir: &Path) {
-    let config = Config::read(&dir.join("keywrightd.toml")).unwrap();
+    serve_echo_as(&dir.join("keywrightd.toml"), "127.0.0.1:0");
+}
+
+/// The same with the configuration of any appliance.
+pub fn serve_echo_as(config: &Path, listen: &str) {
+    let config = Config::read(config).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .unwrap();
     runtime.block_on(async {
         let tls = TlsReloader::new(&config).unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = tokio::net::TcpListener::bind(listen).await.unwrap();
         println!("ready on {}", listener.local_addr().unwrap());
         let limits = Limits::default();
         let conns = accept(listener, tls, Arc::new(Tenants::default()), limits);
@@ -170,6 +198,8 @@ pub fn serve_echo(dir: &Path) {
             .unwrap();
     });
 }
+
+type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Gives back what it is given.
 #[derive(Debug)]
@@ -243,6 +273,46 @@ echo! {
         }))
     }
 
+    type EncryptStreamStream = Replies<EncryptStreamResponse>;
+
+    async fn encrypt_stream(
+        &self,
+        pieces: Request<Streaming<EncryptStreamRequest>>,
+    ) -> Result<Response<Self::EncryptStreamStream>, Status> {
+        let replies = pieces.into_inner().map(|piece| {
+            let EncryptStreamRequest { reference, batch } = piece?;
+            let batch = batch.unwrap_or_default();
+            let answer = EncryptResponse {
+                items: batch.plaintexts,
+                packed_items: batch.packed_plaintexts,
+                ..Default::default()
+            };
+            let result = Some(encrypt_stream_response::Result::Batch(answer));
+            Ok(EncryptStreamResponse { reference, result })
+        });
+        Ok(Response::new(Box::pin(replies)))
+    }
+
+    type DecryptStreamStream = Replies<DecryptStreamResponse>;
+
+    async fn decrypt_stream(
+        &self,
+        pieces: Request<Streaming<DecryptStreamRequest>>,
+    ) -> Result<Response<Self::DecryptStreamStream>, Status> {
+        let replies = pieces.into_inner().map(|piece| {
+            let DecryptStreamRequest { reference, batch } = piece?;
+            let batch = batch.unwrap_or_default();
+            let answer = DecryptResponse {
+                plaintexts: batch.items,
+                packed_plaintexts: batch.packed_items,
+                ..Default::default()
+            };
+            let result = Some(decrypt_stream_response::Result::Batch(answer));
+            Ok(DecryptStreamResponse { reference, result })
+        });
+        Ok(Response::new(Box::pin(replies)))
+    }
+
     type LeaseDataKeyStream = tokio_stream::Empty<Result<proto::LeaseDataKeyResponse, Status>>;
 
     async fn lease_data_key(
@@ -265,8 +335,6 @@ echo! {
         forget_data_keys(ForgetDataKeysRequest) -> ForgetDataKeysResponse;
     }
     streams {
-        encrypt_stream(EncryptStreamRequest) -> EncryptStreamStream = EncryptStreamResponse;
-        decrypt_stream(DecryptStreamRequest) -> DecryptStreamStream = DecryptStreamResponse;
         rewrap_stream(RewrapStreamRequest) -> RewrapStreamStream = RewrapStreamResponse;
         sign_stream(SignStreamRequest) -> SignStreamStream = SignStreamResponse;
     }

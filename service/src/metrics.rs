@@ -12,8 +12,12 @@ use std::{
 use crate::error::Reason;
 use keywright_hsm::{Kind, Observer, Op, State, Times, TokenStatus};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use rustix::{
+    param::page_size,
+    time::{ClockId, clock_gettime},
+};
 
-pub(crate) use parts::{parts, timed};
+pub(crate) use parts::{crypto, parts, timed};
 
 const REQUESTS: &str = "keywright_requests_total";
 const ERRORS: &str = "keywright_errors_total";
@@ -54,6 +58,9 @@ const OCSP: &str = "keywright_ocsp_answers_total";
 const CRLS: &str = "keywright_crls_total";
 const ACME_REQUESTS: &str = "keywright_acme_requests_total";
 const ACME_LOOKS: &str = "keywright_acme_validations_total";
+/// The names every process has in Prometheus.
+const CPU: &str = "process_cpu_seconds_total";
+const RESIDENT: &str = "process_resident_memory_bytes";
 
 /// Puts a sentence beside each name.
 pub fn describe() {
@@ -65,7 +72,7 @@ pub fn describe() {
     describe_histogram!(REQUEST_SECONDS, "Time from arrival to reply, by RPC");
     describe_histogram!(
         REQUEST_PART_SECONDS,
-        "Where the time of an operation went, by RPC and part: queue, hsm, audit, process"
+        "Where the time of an operation went, by RPC and part: queue, hsm, crypto, audit, process"
     );
     describe_gauge!(IN_FLIGHT, "Requests at work");
     describe_gauge!(
@@ -122,11 +129,18 @@ pub fn describe() {
         NEXT_DESTRUCTION,
         "Seconds until the next scheduled destruction; NaN when there is none"
     );
-    describe_counter!(RELOADS, "Reloads of certificates and policies by result");
+    describe_process();
     describe_tokens();
     describe_public();
     describe_acme();
     from_zero();
+}
+
+/// The process itself.
+fn describe_process() {
+    describe_counter!(RELOADS, "Reloads of certificates and policies by result");
+    describe_gauge!(CPU, "CPU time of the process, user and system, in seconds");
+    describe_gauge!(RESIDENT, "Resident memory of the process");
 }
 
 /// Several tokens that hold the same keys.
@@ -372,6 +386,7 @@ pub const WEAR: [(u64, &str); 3] = [(50, "50"), (90, "90"), (100, "100")];
 
 /// Gauges that are read when somebody asks.
 pub fn refresh(picture: &Picture) {
+    refresh_process();
     let one = |so: bool| if so { 1.0 } else { 0.0 };
     gauge!(HSM_UP).set(one(picture.hsm == State::Ready));
     for state in State::ALL {
@@ -390,6 +405,18 @@ pub fn refresh(picture: &Picture) {
     gauge!(DESTRUCTIONS).set(picture.destructions as f64);
     let next = picture.next_destruction_ms.map(|ms| ms as f64 / 1000.0);
     gauge!(NEXT_DESTRUCTION).set(next.unwrap_or(f64::NAN));
+}
+
+fn refresh_process() {
+    // A gauge, because the counters here are whole numbers; it only rises.
+    let cpu = clock_gettime(ClockId::ProcessCPUTime);
+    gauge!(CPU).set(cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9);
+    // Size and resident, in pages; where there is no procfs there is no such gauge.
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|n| n.parse::<f64>().ok());
+    if let Some(pages) = pages {
+        gauge!(RESIDENT).set(pages * page_size() as f64);
+    }
 }
 
 fn refresh_token(token: &TokenStatus) {

@@ -1,5 +1,5 @@
-//! Where the time of a request goes: waiting for an HSM worker, in the token, waiting for
-//! the audit record, and the rest, which is this process: cryptography, policies, words.
+//! Where the time of a request goes: waiting for an HSM worker, in the token, sealing and
+//! opening, waiting for the audit record, and the rest: policies, words, waiting for a core.
 //!
 //! The clock of a request hangs on its task, so that no operation carries it along. Jobs
 //! of one batch run side by side; what overlaps is counted once, so the parts of a request
@@ -25,6 +25,7 @@ tokio::task_local! {
 struct Clock {
     waited: Stretch,
     ran: Stretch,
+    crypto: Cell<Duration>,
 }
 
 /// Time that is covered by stretches that may overlap.
@@ -44,22 +45,34 @@ impl Stretch {
     }
 }
 
-/// How long a request waited for the HSM.
+/// Where some of the time of an operation went.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct HsmTime {
-    /// For a worker.
+pub(crate) struct Spent {
+    /// Waiting for a worker of the HSM.
     pub(crate) queue: Duration,
-    /// For the token.
+    /// Waiting for the token.
     pub(crate) token: Duration,
+    /// Sealing and opening items.
+    pub(crate) crypto: Duration,
 }
 
 /// Runs the work of a request with a clock of its own.
-pub(crate) async fn timed<T>(work: impl Future<Output = T>) -> (T, HsmTime) {
+pub(crate) async fn timed<T>(work: impl Future<Output = T>) -> (T, Spent) {
     let work = async {
         let result = work.await;
         (result, CLOCK.with(Clock::read))
     };
     CLOCK.scope(Clock::default(), work).await
+}
+
+/// Items are sealed or opened for the request this task works on.
+pub(crate) fn crypto<T>(work: impl FnOnce() -> T) -> T {
+    let began = Instant::now();
+    let done = work();
+    let took = began.elapsed();
+    // What the appliance does by itself has no clock.
+    let _ = CLOCK.try_with(|clock| clock.crypto.set(clock.crypto.get() + took));
+    done
 }
 
 /// A job of the request this task works on was answered.
@@ -74,37 +87,44 @@ impl Clock {
         self.waited.cover(job.submitted, job.ended);
     }
 
-    fn read(&self) -> HsmTime {
+    fn read(&self) -> Spent {
         let token = self.ran.sum.get();
-        HsmTime {
+        Spent {
             queue: self.waited.sum.get().saturating_sub(token),
             token,
+            crypto: self.crypto.get(),
         }
     }
 }
 
-/// Queue, token, audit, process.
-type Parts = [Histogram; 4];
+/// As [`PARTS`].
+type Parts = [Histogram; PARTS.len()];
+
+const PARTS: [&str; 5] = ["queue", "hsm", "crypto", "audit", "process"];
 
 /// Looked up once for each RPC; recording then allocates nothing.
 static HISTOGRAMS: RwLock<BTreeMap<&'static str, Parts>> = RwLock::new(BTreeMap::new());
 
 /// An operation took `total`, `audit` of it for its record.
-pub(crate) fn parts(rpc: &'static str, total: Duration, hsm: HsmTime, audit: Duration) {
+pub(crate) fn parts(rpc: &'static str, total: Duration, spent: Spent, audit: Duration) {
     let known = HISTOGRAMS.read();
     if let Some(parts) = known.get(rpc) {
-        return record(parts, total, hsm, audit);
+        return record(parts, total, spent, audit);
     }
     drop(known);
-    let new = ["queue", "hsm", "audit", "process"]
-        .map(|part| histogram!(REQUEST_PART_SECONDS, "rpc" => rpc, "part" => part));
-    record(&new, total, hsm, audit);
+    let new = PARTS.map(|part| histogram!(REQUEST_PART_SECONDS, "rpc" => rpc, "part" => part));
+    record(&new, total, spent, audit);
     HISTOGRAMS.write().insert(rpc, new);
 }
 
-fn record(parts: &Parts, total: Duration, hsm: HsmTime, audit: Duration) {
-    let process = total.saturating_sub(hsm.queue + hsm.token + audit);
-    let times = [hsm.queue, hsm.token, audit, process];
+fn record(parts: &Parts, total: Duration, spent: Spent, audit: Duration) {
+    let Spent {
+        queue,
+        token,
+        crypto,
+    } = spent;
+    let process = total.saturating_sub(queue + token + crypto + audit);
+    let times = [queue, token, crypto, audit, process];
     for (histogram, time) in parts.iter().zip(times) {
         histogram.record(time);
     }
@@ -126,7 +146,7 @@ mod tests {
                 ended: at(ended),
             });
         }
-        let HsmTime { queue, token } = clock.read();
+        let Spent { queue, token, .. } = clock.read();
         (queue.as_millis(), token.as_millis())
     }
 
@@ -159,6 +179,10 @@ mod tests {
         assert_eq!(time.queue, Duration::from_millis(1));
         assert_eq!(time.token, Duration::from_millis(2));
         let ((), time) = timed(async {}).await;
-        assert_eq!(time, HsmTime::default());
+        assert_eq!(time, Spent::default());
+        assert_eq!(crypto(|| 7), 7);
+        let soon = Instant::now() + Duration::from_millis(2);
+        let ((), time) = timed(async { crypto(|| while Instant::now() < soon {}) }).await;
+        assert!(time.crypto >= Duration::from_millis(1), "{time:?}");
     }
 }

@@ -350,7 +350,7 @@ async fn account<T>(
     mut call: Call,
     run: impl AsyncFnOnce(&Arc<App>, &mut Call) -> Result<T>,
 ) -> Result<T> {
-    let (result, hsm) = metrics::timed(run(app, &mut call)).await;
+    let (result, spent) = metrics::timed(run(app, &mut call)).await;
     // It may have waited, for the HSM or because all of this stood still, until others have
     // changed what it was allowed by.
     let result = result.and_then(|done| app.membership.must_serve().map(|()| done));
@@ -373,7 +373,7 @@ async fn account<T>(
     let recorded = app.audit.record(entry).instrument(debug_span!("audit"));
     let recorded = recorded.await;
     let total = began.elapsed();
-    metrics::parts(rpc, total, hsm, total.saturating_sub(worked));
+    metrics::parts(rpc, total, spent, total.saturating_sub(worked));
     drop(batch);
     recorded?;
     result

@@ -14,6 +14,7 @@ use crate::{
     envelope::{Context, Header, ITEM_OVERHEAD, Kind, Opener, Schedule, wrap_aad},
     error::{Error, Reason, Result},
     key::{Key, KeyId, KeyName, KeyUse, KeyVersion, VersionNumber},
+    metrics,
     policy::{KeyAction, Permit},
 };
 
@@ -82,7 +83,7 @@ pub(super) async fn open<A: KeyAction>(
             Ok(opener)
         })
         .collect();
-    let output = open_items(input, &groups, &openers);
+    let output = metrics::crypto(|| open_items(input, &groups, &openers));
     let due = old_items(&groups, &old, &output.failures);
     (output, due)
 }

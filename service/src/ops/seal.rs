@@ -15,6 +15,7 @@ use crate::{
     },
     error::{Error, Reason, Result},
     key::{Key, KeyUse, KeyVersion},
+    metrics,
 };
 
 /// A batch to be sealed.
@@ -71,11 +72,23 @@ pub(super) struct Envelope {
 pub(super) async fn seal(app: &Arc<App>, call: &mut Call, plain: Plain<'_>) -> Result<Envelope> {
     let version = plain.key.to_protect(KeyUse::Encrypt)?.get();
     let (header, schedule) = begin_one(app, call, plain.key, plain.context, version).await?;
-    let mut sealer = schedule.sealer().map_err(never)?;
     call.entry.envelope = Some(hex::encode(header.salt()));
     call.entry.envelopes = 1;
+    let bytes = u64::try_from(plain.bytes).unwrap_or(u64::MAX);
+    let output = metrics::crypto(|| seal_items(schedule, &header, plain))?;
+    version.used.seals(bytes);
+    Ok(Envelope {
+        header,
+        version: version.number.get(),
+        output,
+    })
+}
 
-    let front = if plain.attached { Header::LEN } else { 0 };
+/// Items in order, each where the one before ended; what fails is skipped.
+fn seal_items(schedule: Schedule, header: &Header, plain: Plain<'_>) -> Result<Output> {
+    let mut sealer = schedule.sealer().map_err(never)?;
+    let header = plain.attached.then_some(header);
+    let front = header.map_or(0, |_| Header::LEN);
     let count = plain.items.len();
     let mut output = Output {
         data: vec![0; plain.bytes + count * (front + ITEM_OVERHEAD)].into(),
@@ -86,7 +99,7 @@ pub(super) async fn seal(app: &Arc<App>, call: &mut Call, plain: Plain<'_>) -> R
     for (index, item) in plain.items.enumerate() {
         let sealed = item.and_then(|item| {
             let room = output.data.get_mut(end..).unwrap_or_default();
-            put(&mut sealer, room, plain.attached.then_some(&header), &item)
+            put(&mut sealer, room, header, &item)
         });
         match sealed {
             Ok(bytes) => end += bytes,
@@ -99,14 +112,7 @@ pub(super) async fn seal(app: &Arc<App>, call: &mut Call, plain: Plain<'_>) -> R
         output.ends.push(end);
     }
     output.data.truncate(end);
-    version
-        .used
-        .seals(u64::try_from(plain.bytes).unwrap_or(u64::MAX));
-    Ok(Envelope {
-        header,
-        version: version.number.get(),
-        output,
-    })
+    Ok(output)
 }
 
 /// A new envelope for items, under a data key on lease where the key's rules allow it.

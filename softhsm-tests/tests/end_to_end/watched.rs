@@ -114,7 +114,7 @@ fn every_metric_is_documented_and_every_documented_one_is_there() {
     parts_add_up(&before);
 }
 
-/// For each RPC that was asked for: four parts, and together no more than the request. What
+/// For each RPC that was asked for: five parts, and together no more than the request. What
 /// `dev` does before anybody asks has parts, too, and no request.
 fn parts_add_up(metrics: &str) {
     let mut asked = 0;
@@ -130,7 +130,7 @@ fn parts_add_up(metrics: &str) {
                 format!("keywright_request_part_seconds_{what}{{rpc=\"{rpc}\",part=\"{part}\"}}");
             value(metrics, &part)
         };
-        let parts = ["queue", "hsm", "audit", "process"];
+        let parts = ["queue", "hsm", "crypto", "audit", "process"];
         let sum: f64 = parts.map(|p| read("sum", p)).iter().sum();
         let whole = value(
             metrics,
@@ -140,6 +140,8 @@ fn parts_add_up(metrics: &str) {
         let counts = parts.map(|p| read("count", p));
         assert!(counts.iter().all(|c| *c == counts[0]), "{rpc}: {counts:?}");
         assert!(read("sum", "audit") > 0.0, "{rpc} waits for its record");
+        let seals = ["Encrypt", "Decrypt"].contains(&rpc);
+        assert_eq!(read("sum", "crypto") > 0.0, seals, "{rpc} seals or opens");
         if ["Encrypt", "Decrypt", "CreateKey"].contains(&rpc) {
             assert!(read("sum", "hsm") > 0.0, "{rpc} asks the token");
         } else if rpc == "GetKey" {
