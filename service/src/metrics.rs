@@ -2,10 +2,14 @@
 //! and names of tokens from the configuration: no key, caller or tenant names, so that the
 //! number of series is bounded.
 
+mod handles;
 mod parts;
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,6 +21,7 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 
+use handles::{JOBS, OfRpc, RPC_ITEMS, RPCS};
 pub(crate) use parts::{crypto, parts, timed};
 
 const REQUESTS: &str = "keywright_requests_total";
@@ -230,17 +235,19 @@ pub fn acme_look(challenge: &'static str, outcome: &'static str) {
 /// A request began; give it back to [`RequestTimer::done`].
 #[must_use]
 pub fn request_timer(rpc: &'static str) -> RequestTimer {
-    gauge!(IN_FLIGHT).increment(1.0);
+    let handles = RPCS.of(rpc);
+    handles.in_flight.increment(1.0);
     RequestTimer {
         rpc,
+        handles,
         start: Instant::now(),
     }
 }
 
 /// Counts a request when it ends, however it ends.
-#[derive(Debug)]
 pub struct RequestTimer {
     rpc: &'static str,
+    handles: Arc<OfRpc>,
     start: Instant,
 }
 
@@ -253,14 +260,17 @@ impl RequestTimer {
 
     /// How it ended.
     pub fn done(&self, outcome: &'static str) {
-        counter!(REQUESTS, "rpc" => self.rpc, "outcome" => outcome).increment(1);
-        histogram!(REQUEST_SECONDS, "rpc" => self.rpc).record(self.start.elapsed());
+        match outcome {
+            "OK" => self.handles.ok.increment(1),
+            failed => counter!(REQUESTS, "rpc" => self.rpc, "outcome" => failed).increment(1),
+        }
+        self.handles.seconds.record(self.start.elapsed());
     }
 }
 
 impl Drop for RequestTimer {
     fn drop(&mut self) {
-        gauge!(IN_FLIGHT).decrement(1.0);
+        self.handles.in_flight.decrement(1.0);
     }
 }
 
@@ -287,11 +297,12 @@ pub fn ocsp(answer: &'static str, source: &'static str) {
 
 /// Items of one batch.
 pub fn items(rpc: &'static str, ok: usize, failed: usize, bytes: usize) {
-    counter!(ITEMS, "rpc" => rpc, "result" => "ok").increment(ok as u64);
+    let handles = RPC_ITEMS.of(rpc);
+    handles.ok.increment(ok as u64);
     if failed > 0 {
         counter!(ITEMS, "rpc" => rpc, "result" => "failed").increment(failed as u64);
     }
-    counter!(ITEM_BYTES, "rpc" => rpc).increment(bytes as u64);
+    handles.bytes.increment(bytes as u64);
 }
 
 /// A TLS handshake ended.
@@ -487,8 +498,9 @@ impl Observer for HsmMetrics {
         ) {
             HSM_JOBS.fetch_add(1, Ordering::Relaxed);
         }
-        histogram!(HSM_QUEUE_SECONDS, "op" => op.name()).record(queued);
-        histogram!(HSM_SECONDS, "op" => op.name()).record(ran);
+        let job = JOBS.of(op.name());
+        job.queued.record(queued);
+        job.ran.record(ran);
         if let Some(kind) = failed {
             counter!(HSM_ERRORS, "op" => op.name(), "kind" => kind.name()).increment(1);
         }

@@ -1,14 +1,15 @@
 //! Group commit: one thread takes whatever waits, writes it as one block, syncs once,
-//! and only then lets the replies go.
+//! and only then lets the replies go. What comes meanwhile is the next group: to wait for
+//! more of them than a sync takes was measured, and only made callers wait
+//! (`docs/performance.md`).
 
-use std::{
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, thread, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
 use tracing::error;
 
 use super::{Entry, Log, log::Append};
@@ -44,12 +45,6 @@ struct Status {
 const QUEUE: usize = 16 << 10;
 /// Records of one sync.
 const GROUP: usize = 4096;
-/// Under load, the log rests after a sync so many times as long as that took, so that more
-/// records share the next one; an idle log syncs at once. A sync costs CPU time as well as
-/// patience.
-const REST: u32 = 2;
-/// And no longer than this: a slow disk gathers enough while it syncs.
-const LONGEST_REST: Duration = Duration::from_millis(2);
 
 impl Audit {
     /// Starts the writer. `wait`: longest time for one record.
@@ -64,9 +59,10 @@ impl Audit {
         }));
         let shared = Arc::clone(&status);
         let id = log.id();
+        let herald = Herald::start(&Handle::current());
         thread::Builder::new()
             .name("audit".into())
-            .spawn(move || write(log, waiting, clock.as_ref(), &shared))
+            .spawn(move || write(log, waiting, clock.as_ref(), &shared, &herald))
             .map_err(|e| Error::internal(format!("no thread for the audit log: {e}")))?;
         Ok(Self {
             queue,
@@ -132,18 +128,13 @@ fn write(
     mut waiting: mpsc::Receiver<Waiting>,
     clock: &dyn Clock,
     status: &Mutex<Status>,
+    herald: &Herald,
 ) {
     let mut group = Vec::with_capacity(GROUP);
     // After a failed sync nobody knows what is on the disk: everything is refused
     // until the daemon is started again and has read the log.
     let mut fatal = false;
-    let mut next = Instant::now();
     while waiting.blocking_recv_many(&mut group, GROUP) > 0 {
-        let rest = next.saturating_duration_since(Instant::now());
-        if !rest.is_zero() {
-            gather(&mut waiting, &mut group, rest);
-        }
-        let began = Instant::now();
         let entries: Vec<&Entry> = group.iter().filter_map(|w| w.entry.as_ref()).collect();
         let result = if fatal {
             Err(())
@@ -157,26 +148,40 @@ fn write(
             status.healthy = result.is_ok();
             status.head = log.head();
         }
-        let done = Instant::now();
-        next = done + (REST * done.duration_since(began)).min(LONGEST_REST);
-        for Waiting { done, .. } in group.drain(..) {
-            // The caller may have gone; the record stays.
-            let _ = done.send(result);
+        herald.tell(group.drain(..).map(|w| w.done).collect(), result);
+    }
+}
+
+type Told = (Vec<oneshot::Sender<Result<(), ()>>>, Result<(), ()>);
+
+/// A task that tells a group how it went. To wake one task from here and the others from
+/// that one costs much less than to wake all of them from outside of the runtime.
+struct Herald(mpsc::UnboundedSender<Told>);
+
+impl Herald {
+    fn start(runtime: &Handle) -> Self {
+        let (tell, mut told) = mpsc::unbounded_channel::<Told>();
+        runtime.spawn(async move {
+            while let Some((group, result)) = told.recv().await {
+                tell_all(group, result);
+            }
+        });
+        Self(tell)
+    }
+
+    fn tell(&self, group: Vec<oneshot::Sender<Result<(), ()>>>, result: Result<(), ()>) {
+        // The runtime has ended: whoever still waits is told from here.
+        if let Err(untold) = self.0.send((group, result)) {
+            let (group, result) = untold.0;
+            tell_all(group, result);
         }
     }
 }
 
-/// Lets a moment pass and takes what came in it.
-fn gather(waiting: &mut mpsc::Receiver<Waiting>, group: &mut Vec<Waiting>, rest: Duration) {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a thread of its own, with nothing else to wait for"
-    )]
-    thread::sleep(rest);
-    while group.len() < GROUP
-        && let Ok(more) = waiting.try_recv()
-    {
-        group.push(more);
+fn tell_all(group: Vec<oneshot::Sender<Result<(), ()>>>, result: Result<(), ()>) {
+    for done in group {
+        // The caller may have gone; the record stays.
+        let _ = done.send(result);
     }
 }
 
