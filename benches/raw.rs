@@ -170,17 +170,19 @@ pub fn serve_raw(module: PathBuf) {
         key(KeySpec::Ec(Curve::P256)),
         key(KeySpec::Hmac(Hash::Sha256)),
     );
-    let wrapping = key(KeySpec::Aes256);
+    let (wrapping, newer) = (key(KeySpec::Aes256), key(KeySpec::Aes256));
     for order in std::io::stdin().lines() {
         let order = order.unwrap();
         let words: Vec<&str> = order.split(' ').collect();
         let timed = |work, key, threads: &str, millis: &str| {
+            // A rewrap goes from one key to another.
+            let to = if work == Work::Rewrap { &newer } else { key };
             let threads = match threads.parse().unwrap() {
                 0 => device.quirks().workers,
                 n => n,
             };
             let window = Duration::from_millis(millis.parse().unwrap());
-            measure(&device, key, work, threads, window)
+            measure(&device, [key, to], work, threads, window)
         };
         let figure = match words[..] {
             ["Sign", threads, millis] => timed(Work::Sign, &pair, threads, millis),
@@ -204,7 +206,7 @@ pub fn serve_raw(module: PathBuf) {
 #[allow(clippy::cast_precision_loss, reason = "a benchmark")]
 fn measure(
     device: &Arc<Device>,
-    key: &KeyRef,
+    [key, to]: [&KeyRef; 2],
     work: Work,
     threads: usize,
     window: Duration,
@@ -212,7 +214,7 @@ fn measure(
     let start = Instant::now();
     let workers: Vec<_> = (0..threads)
         .map(|_| {
-            let (device, key) = (Arc::clone(device), key.clone());
+            let (device, key, to) = (Arc::clone(device), key.clone(), to.clone());
             thread::spawn(move || {
                 let mut token = device.connect(Lane::Work).unwrap();
                 let desk = (work == Work::Issue).then(|| Desk::open(token.as_mut(), &key));
@@ -230,7 +232,7 @@ fn measure(
                         (Work::Rewrap, _) => {
                             let wrapped = wrapped.as_ref().unwrap();
                             let dek = token.unwrap(&key, &AAD, wrapped).unwrap();
-                            let _ = token.wrap(&key, &AAD, &dek).unwrap();
+                            let _ = token.wrap(&to, &AAD, &dek).unwrap();
                         }
                         (_, Some(desk)) => drop(desk.issue(token.as_mut(), &key)),
                         (_, None) => {

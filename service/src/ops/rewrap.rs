@@ -61,10 +61,11 @@ struct Move {
 /// wrap, and the wrap. One unwrap and one wrap do for all of them.
 type Tail = ([u8; 56], WrappedDek);
 
-/// The first of a batch and every so-manieth after it is opened again before anything leaves,
-/// so that a token that wraps wrongly is found at once. All of them would cost a third of
-/// the throughput; what `Encrypt` wraps is not opened again either.
-const VERIFY_EVERY: usize = 16;
+/// The first of a batch and every so-manieth after it, which is one in each job at the token,
+/// is opened again before anything leaves, so that a token that wraps wrongly is found at
+/// once. All of them would cost a third of the throughput; what `Encrypt` wraps is not opened
+/// again either.
+const VERIFY_EVERY: usize = 32;
 
 /// Rewraps a batch. Envelopes that share a header, or a DEK, cost one pass through the HSM.
 ///
