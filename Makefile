@@ -4,7 +4,7 @@
 
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 # A daemon or test that finds no memory to lock says so and goes on.
-.PHONY: help setup build release demo test test-rust test-clients test-otel test-long model histories soak rewrap-million docs bench bench-smoke fuzz fmt lint deny clean
+.PHONY: help setup build release demo test test-rust test-clients test-otel test-long model histories soak rewrap-million docs bench bench-tool bench-check bench-smoke instructions fuzz fmt lint deny clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -61,6 +61,16 @@ docs: ## the reference of docs/clients.md, from the comments of the .proto files
 bench: release ## throughput against an echo of the same bytes and the token itself, and the parts
 	cargo bench --locked -p keywright-benches --bench end_to_end
 	cargo bench --locked -p keywright-benches --bench pki --bench envelope --bench hsm
+
+bench-tool: setup ## keywright-bench, with keywrightd beside it, under target/release
+	cargo build --locked --release -p keywright-service -p keywright-benches --bins
+
+bench-check: bench-tool ## is it as fast as it was? fails when a ratio lost more than a tenth
+	target/release/keywright-bench check benches/ratios.json
+
+instructions: build ## do the parts that ask nobody take as many instructions as they did?
+	cargo build --locked -p keywright-benches --bin keywright-bench
+	target/debug/keywright-bench instructions benches/instructions.json
 
 bench-smoke: build ## does every benchmark still run? no figures
 	cargo test --locked --workspace --bench end_to_end --bench envelope --bench hsm --bench pki -- --test

@@ -7,6 +7,7 @@ use keywright_client::Settings;
 
 use crate::{
     plan::{Layout, Op, Shape},
+    pure::Part,
     sizing::Mechanism,
 };
 
@@ -45,6 +46,20 @@ pub(crate) enum Cmd {
         /// Where to listen.
         #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
         listen: String,
+    },
+    /// Measure the ratios of `compare` against those that were stored; fails when one lost more
+    /// than a tenth.
+    Check(Check),
+    /// Count the instructions of the parts that ask nobody, with valgrind, against those that
+    /// were stored; fails when one takes a tenth more.
+    Instructions(Check),
+    /// One of these parts, to be counted.
+    #[command(hide = true)]
+    Pure {
+        /// Which.
+        part: Part,
+        /// How often.
+        times: u32,
     },
     /// One process of callers; told what to do on its standard input.
     #[command(hide = true)]
@@ -149,6 +164,19 @@ pub(crate) struct Load {
     /// Where the appliance shows its metrics, for its CPU time and where it went.
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<String>,
+}
+
+#[derive(Debug, Flags)]
+pub(crate) struct Check {
+    /// File with what was stored.
+    #[arg(value_name = "FILE")]
+    pub(crate) stored: PathBuf,
+    /// Store what is measured now.
+    #[arg(long)]
+    pub(crate) write: bool,
+    /// The daemon to start; without it the one beside this program.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) daemon: Option<PathBuf>,
 }
 
 /// The names that `keywright` reads too.

@@ -20,11 +20,13 @@
 
 mod args;
 mod batch;
+mod check;
 mod compare;
 mod fleet;
 mod measure;
 mod plan;
 mod plot;
+mod pure;
 mod report;
 mod scrape;
 mod sizing;
@@ -77,7 +79,18 @@ fn run(command: Cmd) -> Result<ExitCode> {
             keywright_benches::serve_echo_as(&config, &listen);
             Ok(ExitCode::SUCCESS)
         }
+        Cmd::Check(asked) => Ok(exit(check::ratios(&asked)?)),
+        Cmd::Instructions(asked) => Ok(exit(check::instructions(&asked)?)),
+        Cmd::Pure { part, times } => part.repeat(times).map(|()| ExitCode::SUCCESS),
         Cmd::Worker => worker::run().map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn exit(good: bool) -> ExitCode {
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
 }
 

@@ -11,7 +11,7 @@ use super::*;
 fn names(text: &str) -> BTreeSet<&str> {
     let part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     text.split(|c| !part(c))
-        .filter(|word| word.starts_with("keywright_"))
+        .filter(|word| word.starts_with("keywright_") || word.starts_with("process_"))
         .collect()
 }
 
