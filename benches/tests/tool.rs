@@ -206,6 +206,7 @@ fn what_is_not_there_is_named() {
         &["compare", "--shape", "0x64"][..],
         &["compare", "--in-flight", "0"],
         &["compare", "--seconds", "never"],
+        &["compare", "--streams", "--rate", "5"],
         &["load"],
         &["token"],
     ] {

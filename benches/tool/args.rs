@@ -92,8 +92,8 @@ pub(crate) struct Asked {
     #[arg(long, value_name = "PER_SECOND",
         value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,
-    /// Batches on streams instead of a request for each.
-    #[arg(long)]
+    /// Batches on streams instead of a request for each; in a closed loop only.
+    #[arg(long, conflicts_with = "rate")]
     pub(crate) streams: bool,
     /// Processes of callers, each with a connection of its own.
     #[arg(long, value_name = "N", default_value_t = 1,

@@ -157,7 +157,7 @@ fn row(
     drop((ours, theirs));
     let token_us = alone(asked.op, asked.seconds).map(|us| match asked.op {
         // One for a batch, and for the others one for an item.
-        Op::Encrypt | Op::Decrypt if dek == "lease" => 0.0,
+        Op::Encrypt if dek == "lease" => 0.0,
         Op::Encrypt | Op::Decrypt => us,
         Op::Rewrap | Op::Sign | Op::Mac => us * f64::from(shape.count),
     });

@@ -15,8 +15,8 @@ pub(crate) enum Op {
     Encrypt,
     /// And back. The envelope is made once, before.
     Decrypt,
-    /// Headers with a DEK each to the newest version. Rotates the key once, so that there is
-    /// something to do.
+    /// Headers with a DEK each to the newest version. Rotates the key first, once for each
+    /// line of the table and process, so that there is something to do.
     Rewrap,
     /// Digests of the items, by the key's default scheme.
     Sign,

@@ -7,7 +7,9 @@ use plotters::prelude::*;
 
 use crate::{measure::Row, scrape::Parts};
 
-const WIDTH: u32 = 900;
+const WIDTH: u32 = 1000;
+/// What stands left of the bars.
+const NAMES: u32 = 370;
 /// Of one bar, and of what stands above and below them.
 const BAR: u32 = 26;
 const FRAME: u32 = 110;
@@ -38,15 +40,12 @@ pub(crate) fn write(rows: &[Row], path: &Path) -> Result<()> {
 
 fn draw(rows: &[Row]) -> Result<String> {
     let charts = [
-        ("requests a second; | what the parts could do", rates(rows)),
+        ("requests a second; line: the ceiling", rates(rows)),
         (
-            "ratio to an echo of the same bytes; | the ceiling",
+            "ratio to an echo of the same bytes; line: the ceiling",
             ratios(rows),
         ),
-        (
-            "microseconds of a request: codec, process, queue, hsm, crypto, audit",
-            splits(rows),
-        ),
+        ("microseconds of a request", splits(rows)),
     ];
     let charts: Vec<_> = charts.iter().filter(|(_, bars)| !bars.is_empty()).collect();
     let height = |bars: &[Bar]| FRAME + BAR * u32::try_from(bars.len()).unwrap_or(u32::MAX / BAR);
@@ -72,6 +71,13 @@ fn chart<B: DrawingBackend>(
     title: &str,
     bars: &[Bar],
 ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+    area.draw_text(title, &("sans-serif", 19).into(), (12, 10))?;
+    if bars.iter().any(|bar| bar.ends.len() > 1) {
+        for ((part, colour), column) in Parts::NAMES.iter().zip(COLOURS).zip(0..) {
+            let style = ("sans-serif", 19).into_font().color(&colour);
+            area.draw_text(part, &style, (NAMES as i32 + column * 90, 10))?;
+        }
+    }
     let reach = |bar: &Bar| {
         bar.ends
             .iter()
@@ -82,16 +88,18 @@ fn chart<B: DrawingBackend>(
     let most = bars.iter().map(reach).fold(f64::MIN_POSITIVE, f64::max);
     let lines = bars.len() as f64;
     let mut chart = ChartBuilder::on(area)
-        .caption(title, ("sans-serif", 15))
         .margin(10)
+        .margin_top(36)
         .x_label_area_size(28)
-        .y_label_area_size(250)
+        .y_label_area_size(NAMES - 10)
         .build_cartesian_2d(0.0..most * 1.12, lines..0.0)?;
     chart
         .configure_mesh()
         .disable_y_mesh()
         .y_labels(0)
         .x_labels(6)
+        .label_style(("sans-serif", 15))
+        .x_label_formatter(&|n| format!("{}", (n * 1000.0).round() / 1000.0))
         .draw()?;
     for (line, bar) in bars.iter().enumerate() {
         let top = line as f64 + 0.15;
@@ -110,7 +118,8 @@ fn chart<B: DrawingBackend>(
             chart.draw_series([PathElement::new(corners, BLACK.stroke_width(2))])?;
         }
         let (_, y) = chart.backend_coord(&(0.0, top + 0.2));
-        let name = Text::new(bar.name.clone(), (12, y), ("sans-serif", 13));
+        let y = y - area.get_base_pixel().1;
+        let name = Text::new(bar.name.clone(), (12, y), ("sans-serif", 16));
         // In the coordinates of the whole picture, left of the bars.
         area.strip_coord_spec().draw(&name)?;
     }
@@ -165,3 +174,33 @@ fn splits(rows: &[Row]) -> Vec<Bar> {
 }
 
 const _: () = assert!(COLOURS.len() == Parts::NAMES.len());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bar_has_its_name_beside_it() {
+        let bar = |name: &str| Bar {
+            name: name.into(),
+            ends: vec![1.0],
+            mark: None,
+        };
+        let mut svg = String::new();
+        {
+            let root = SVGBackend::with_string(&mut svg, (WIDTH, 400)).into_drawing_area();
+            let (above, below) = root.split_vertically(200);
+            chart(&above, "one", &[bar("a"), bar("b")]).unwrap();
+            chart(&below, "two", &[bar("c")]).unwrap();
+            root.present().unwrap();
+        }
+        // `<text x=".." y=".." ..>` and the name on the next line.
+        let at = |name: &str| -> f64 {
+            let (before, _) = svg.split_once(&format!("\n{name}\n")).unwrap();
+            let (_, y) = before.rsplit_once(" y=\"").unwrap();
+            y.split('"').next().unwrap().parse().unwrap()
+        };
+        assert!(at("a") < at("b") && at("b") < 200.0, "{svg}");
+        assert!((200.0..400.0).contains(&at("c")), "{svg}");
+    }
+}
