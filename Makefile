@@ -68,8 +68,9 @@ bench-tool: setup ## keywright-bench, with keywrightd beside it, under target/re
 bench-check: bench-tool ## is it as fast as it was? fails when a ratio lost more than a tenth
 	target/release/keywright-bench check benches/ratios.json
 
-instructions: build ## do the parts that ask nobody take as many instructions as they did?
-	cargo build --locked -p keywright-benches --bin keywright-bench
+# Incremental builds cut the code into other pieces, and other things are inlined.
+instructions: setup ## do the parts that ask nobody take as many instructions as they did?
+	CARGO_INCREMENTAL=0 cargo build --locked --workspace --bin keywright-bench
 	target/debug/keywright-bench instructions benches/instructions.json
 
 bench-smoke: build ## does every benchmark still run? no figures

@@ -28,8 +28,6 @@ pub(crate) enum Part {
     Seal,
     /// The commitment, and the same items back.
     Open,
-    /// A header from its bytes, with a new wrap.
-    Header,
     /// The context of a request into its digest.
     Context,
     /// A request of 100 items off the wire.
@@ -61,7 +59,6 @@ impl Part {
             match self {
                 Self::Seal => drop(std::hint::black_box(seal(&binding)?)),
                 Self::Open => open(&header, &context, &sealed)?,
-                Self::Header => reread(&header)?,
                 Self::Context => drop(std::hint::black_box(Context::new(&pairs)?)),
                 Self::Decode => {
                     let bytes = Bytes::from(request.clone());
@@ -142,13 +139,6 @@ fn open(header: &Header, context: &Context, sealed: &[u8]) -> Result<()> {
         opener.open(b"", item, room).map_err(failed("opening"))?;
     }
     drop(std::hint::black_box(out));
-    Ok(())
-}
-
-fn reread(header: &Header) -> Result<()> {
-    let version = VersionNumber::new(2).ok_or_else(|| anyhow!("no version"))?;
-    let read = Header::parse(std::hint::black_box(header.as_bytes()))?;
-    std::hint::black_box(read.with_wrap(version, &read.wrapped()));
     Ok(())
 }
 
