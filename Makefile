@@ -68,9 +68,9 @@ bench-tool: setup ## keywright-bench, with keywrightd beside it, under target/re
 bench-check: bench-tool ## is it as fast as it was? fails when a ratio lost more than a tenth
 	target/release/keywright-bench check benches/ratios.json
 
-# Incremental builds cut the code into other pieces, and other things are inlined.
+# As the tests build it, and not incrementally, which would inline other things.
 instructions: setup ## do the parts that ask nobody take as many instructions as they did?
-	CARGO_INCREMENTAL=0 cargo build --locked --workspace --bin keywright-bench
+	CARGO_INCREMENTAL=0 cargo test --locked --workspace --test tool --no-run
 	target/debug/keywright-bench instructions benches/instructions.json
 
 bench-smoke: build ## does every benchmark still run? no figures
