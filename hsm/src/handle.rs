@@ -480,3 +480,50 @@ fn mixed_random(token: &mut dyn Token, out: &mut [u8]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "these are tests")]
+mod tests {
+    use aws_lc_rs::{
+        digest::{SHA256, digest},
+        encoding::AsDer,
+        rand::SystemRandom,
+        signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
+    };
+
+    use super::*;
+    use crate::{Curve, KeyProof, Signing};
+
+    /// A pair, and the job that signs `message` with it.
+    fn pair(message: &[u8]) -> (EcdsaKeyPair, Sign) {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let spki = pair.public_key().as_der().unwrap();
+        let spec = KeySpec::Ec(Curve::P256);
+        let public = PublicKey::from_spki(spec, spki.as_ref()).unwrap();
+        let job = Sign {
+            key: KeyRef {
+                object: ObjectId::random().unwrap(),
+                spec,
+                proof: KeyProof::Public(public),
+            },
+            how: Signing::Ecdsa,
+            input: digest(&SHA256, message).as_ref().to_vec().into(),
+        };
+        (pair, job)
+    }
+
+    #[test]
+    fn every_signature_is_checked_with_its_own_key() {
+        let (a, by_a) = pair(b"x");
+        let (b, by_b) = pair(b"x");
+        let sign = |pair: &EcdsaKeyPair| {
+            let signature = pair.sign(&SystemRandom::new(), b"x").unwrap();
+            Unverified::new(signature.as_ref().to_vec())
+        };
+        for (pair, job) in [(&a, &by_a), (&b, &by_b)] {
+            assert!(verified(job, sign(pair)).is_ok());
+        }
+        let e = verified(&by_b, sign(&a)).unwrap_err();
+        assert_eq!(e.kind(), Kind::BadSignature);
+    }
+}
